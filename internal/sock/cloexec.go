@@ -1,0 +1,16 @@
+//go:build linux || freebsd
+
+package sock
+
+import "golang.org/x/sys/unix"
+
+// A descriptor that is close-on-exec from its first moment cannot leak into a
+// child that another thread is just starting.
+
+func socket(family int) (int, error) {
+	return unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+}
+
+func accept(listener int) (int, unix.Sockaddr, error) {
+	return unix.Accept4(listener, unix.SOCK_CLOEXEC)
+}

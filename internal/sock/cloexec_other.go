@@ -1,0 +1,31 @@
+//go:build !linux && !freebsd
+
+package sock
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Where a descriptor cannot be made close-on-exec in the same call, a fork that
+// falls between the two must be kept out. accept(2) is the exception: it may
+// wait for hours, and so cannot hold the lock.
+
+func socket(family int) (int, error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	fd, err := unix.Socket(family, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(fd)
+	}
+	return fd, err
+}
+
+func accept(listener int) (int, unix.Sockaddr, error) {
+	fd, from, err := unix.Accept(listener)
+	if err == nil {
+		unix.CloseOnExec(fd)
+	}
+	return fd, from, err
+}

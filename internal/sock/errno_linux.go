@@ -1,0 +1,5 @@
+package sock
+
+import "golang.org/x/sys/unix"
+
+func init() { passing = append(passing, unix.ENONET) }
