@@ -1,0 +1,166 @@
+package reexec
+
+import (
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The child of these tests is the test itself, started again. What it does is in
+// its environment.
+func TestMain(m *testing.M) {
+	index, terminate, ok := Child()
+	if !ok {
+		os.Exit(m.Run())
+	}
+	switch os.Getenv("CHILD") {
+	case "count", "count at the end":
+		if os.Getenv("CHILD") == "count at the end" {
+			<-terminate
+		}
+		words, err := MapShared(FirstFile, 2)
+		if err != nil {
+			os.Exit(100)
+		}
+		for range 1000 {
+			words[index].Add(1)
+		}
+		os.Exit(index)
+	case "terminate":
+		unix.Write(FirstFile, []byte("!"))
+		<-terminate
+		os.Exit(0)
+	case "wait":
+		unix.Write(FirstFile, []byte("!"))
+		time.Sleep(time.Minute)
+	}
+}
+
+// start starts a child and waits, if it has a pipe, until it writes to it.
+func start(t *testing.T, what string, index int, files ...int) int {
+	t.Helper()
+	env = slices.DeleteFunc(env, func(s string) bool { return strings.HasPrefix(s, "CHILD=") })
+	env = append(env, "CHILD="+what)
+	// The child dies with its thread, and a test does not run on the first one.
+	runtime.LockOSThread()
+	t.Cleanup(runtime.UnlockOSThread)
+	pid, err := Start(index, files...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+func startAndAwait(t *testing.T, what string) int {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	pid := start(t, what, 7, int(w.Fd()))
+	w.Close()
+	r.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if n, err := r.Read(make([]byte, 1)); n != 1 {
+		t.Fatalf("the child did not come up: %v", err)
+	}
+	return pid
+}
+
+func await(t *testing.T, pid int) unix.WaitStatus {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if ended, status, ok := Reap(); ok {
+			if ended != pid {
+				t.Fatalf("child %d has ended, not %d", ended, pid)
+			}
+			return status
+		}
+	}
+	t.Fatalf("child %d does not end", pid)
+	return 0
+}
+
+func TestSharedMemory(t *testing.T) {
+	fd, err := CreateShared(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	words, err := MapShared(fd, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, index := range []int{0, 1, 1} {
+		pid := start(t, "count", index, fd)
+		if status := await(t, pid); status.ExitStatus() != index {
+			t.Errorf("child %d %s", index, Describe(status))
+		}
+	}
+	if words[0].Load() != 1000 || words[1].Load() != 2000 {
+		t.Errorf("counted %d and %d, want 1000 and 2000", words[0].Load(), words[1].Load())
+	}
+}
+
+func TestDescribe(t *testing.T) {
+	if got := Describe(await(t, start(t, "exit", 0))); got != "exited with status 0" {
+		t.Error(got)
+	}
+	pid := startAndAwait(t, "wait")
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if got := Describe(await(t, pid)); got != "was killed by SIGKILL" {
+		t.Error(got)
+	}
+}
+
+func TestEnd(t *testing.T) {
+	if err := End([]int{startAndAwait(t, "terminate"), startAndAwait(t, "terminate")}, 0); err != nil {
+		t.Error(err)
+	}
+	// This one does not listen to SIGTERM.
+	pid := startAndAwait(t, "wait")
+	if err := End([]int{pid}, 10*time.Millisecond); err != nil {
+		t.Error(err)
+	}
+	if err := unix.Kill(pid, 0); err != unix.ESRCH {
+		t.Errorf("child %d after End: %v", pid, err)
+	}
+}
+
+// A child that is told to end before it has even begun is not lost.
+func TestEndAtOnce(t *testing.T) {
+	fd, err := CreateShared(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	words, err := MapShared(fd, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := End([]int{start(t, "count at the end", 0, fd)}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if n := words[0].Load(); n != 1000 {
+		t.Errorf("the child counted %d, want 1000", n)
+	}
+}
+
+func TestSignalsAreTheParents(t *testing.T) {
+	pid := startAndAwait(t, "terminate")
+	for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGHUP, unix.SIGTERM} {
+		if err := unix.Kill(pid, sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := Describe(await(t, pid)); got != "exited with status 0" {
+		t.Errorf("after SIGINT, SIGHUP and SIGTERM the child %s", got)
+	}
+}
