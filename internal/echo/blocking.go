@@ -28,7 +28,7 @@ func ReadRequest(conn int, timeout time.Duration) (count int64, err error) {
 }
 
 // SendReply sends count random bytes on a blocking socket. It gives up on a
-// client that takes none of them for the time of timeout (0 for never).
+// client that for the time of timeout (0 for never) takes nothing.
 func SendReply(conn int, count int64, timeout time.Duration) error {
 	announce(count)
 	if err := setTimeout(conn, unix.SO_SNDTIMEO, timeout); err != nil {
@@ -38,14 +38,20 @@ func SendReply(conn int, count int64, timeout time.Duration) error {
 	defer generators.Put(g)
 	for left := count; left > 0; {
 		p := g.chunk(left)
+		begin := time.Now()
 		n, err := retry(func() (int, error) { return unix.Write(conn, p) })
+		left -= int64(max(n, 0))
+		// A call that times out half-way returns what it has sent. (So does one
+		// that a signal interrupts, but sooner.)
+		if err == nil && n < len(p) && timeout > 0 && time.Since(begin) >= timeout {
+			err = unix.EAGAIN
+		}
 		switch {
 		case err == unix.EAGAIN:
 			return refused(count, left, timeout)
 		case err != nil:
 			return unsent(count, left, err)
 		}
-		left -= int64(n)
 	}
 	return nil
 }

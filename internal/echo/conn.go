@@ -2,6 +2,7 @@ package echo
 
 import (
 	"bytes"
+	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,7 @@ const (
 // requests until the client closes.
 type Conn struct {
 	fd       int
+	peer     fmt.Stringer
 	left     int64     // bytes of the reply that are still to be sent
 	total    int64     // bytes of the whole reply
 	pending  []byte    // requests that came together with the one under way
@@ -29,9 +31,9 @@ type Conn struct {
 }
 
 // NewConn makes of a non-blocking socket a connection that waits for its first
-// request. The socket remains the caller's to close.
-func NewConn(fd int) *Conn {
-	return &Conn{fd: fd, moved: time.Now()}
+// request. Errors name the peer. The socket remains the caller's to close.
+func NewConn(fd int, peer fmt.Stringer) *Conn {
+	return &Conn{fd: fd, peer: peer, moved: time.Now()}
 }
 
 // Busy reports whether a reply is under way.
@@ -42,6 +44,14 @@ func (c *Conn) Busy() bool { return c.left > 0 || len(c.pending) > 0 }
 // no client keeps the others waiting. An error says why the connection is [Done];
 // a client that was answered and has closed is none.
 func (c *Conn) Step() (Want, error) {
+	want, err := c.step()
+	if err != nil {
+		err = fmt.Errorf("%v: %w", c.peer, err)
+	}
+	return want, err
+}
+
+func (c *Conn) step() (Want, error) {
 	if !c.Busy() {
 		if want, err := c.receive(); want != Write {
 			return want, err
@@ -132,11 +142,12 @@ func (c *Conn) send() error {
 // Expired returns an error if the client has neither sent a request nor taken any
 // of its reply for the time of timeout (0 for ever).
 func (c *Conn) Expired(timeout time.Duration) error {
-	switch {
-	case timeout == 0 || time.Since(c.moved) < timeout:
+	if timeout == 0 || time.Since(c.moved) < timeout {
 		return nil
-	case c.Busy():
-		return refused(c.total, c.left, timeout)
 	}
-	return silent(timeout)
+	err := silent(timeout)
+	if c.Busy() {
+		err = refused(c.total, c.left, timeout)
+	}
+	return fmt.Errorf("%v: %w", c.peer, err)
 }

@@ -3,6 +3,7 @@ package echo
 import (
 	"bytes"
 	"io"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -174,7 +175,7 @@ func step(t *testing.T, c *Conn, want Want) {
 
 func TestConn(t *testing.T) {
 	fd, client := socketPair(t, true)
-	c := NewConn(fd)
+	c := NewConn(fd, netip.AddrPort{})
 	step(t, c, Read) // nothing there yet
 	send(t, client, "0\n")
 	step(t, c, Read)
@@ -209,7 +210,7 @@ func TestConn(t *testing.T) {
 
 func TestConnPipelined(t *testing.T) {
 	fd, client := socketPair(t, true)
-	c := NewConn(fd)
+	c := NewConn(fd, netip.AddrPort{})
 	const count = 1000 // 4,000 bytes: some request is cut where a buffer ends
 	send(t, client, strings.Repeat("123\n", count)+"\r\n4")
 	total := 0
@@ -234,7 +235,7 @@ func TestConnBadRequest(t *testing.T) {
 		"x", " \n", "5 6\n", strings.Repeat("1", MaxRequest+1), strings.Repeat(" ", MaxRequest) + "1", "7\nx",
 	} {
 		fd, client := socketPair(t, true)
-		c := NewConn(fd)
+		c := NewConn(fd, netip.AddrPort{})
 		send(t, client, request)
 		var want Want
 		var err error
@@ -252,28 +253,28 @@ func TestConnBadRequest(t *testing.T) {
 func TestConnGoneClient(t *testing.T) {
 	fd, client := socketPair(t, true)
 	client.Close()
-	if want, err := NewConn(fd).Step(); want != Done || err == nil || !strings.Contains(err.Error(), `bad request ""`) {
+	if want, err := NewConn(fd, netip.AddrPort{}).Step(); want != Done || err == nil || !strings.Contains(err.Error(), `bad request ""`) {
 		t.Errorf("Step() = %d, %v", want, err)
 	}
 
 	fd, client = socketPair(t, true)
 	send(t, client, "100")
 	client.Close()
-	if want, err := NewConn(fd).Step(); want != Done || err == nil || err.Error() != "send reply: 0 of 100 bytes sent: broken pipe" {
+	if want, err := NewConn(fd, netip.AddrPort{}).Step(); want != Done || err == nil || !strings.HasSuffix(err.Error(), ": send reply: 0 of 100 bytes sent: broken pipe") {
 		t.Errorf("Step() = %d, %v", want, err)
 	}
 }
 
 func TestConnExpired(t *testing.T) {
 	fd, client := socketPair(t, true)
-	c := NewConn(fd)
+	c := NewConn(fd, netip.MustParseAddrPort("192.0.2.1:7"))
 	if err := c.Expired(time.Hour); err != nil {
 		t.Error(err)
 	}
 	if err := c.Expired(0); err != nil {
 		t.Error(err)
 	}
-	if err := c.Expired(1); err == nil || err.Error() != "no request within 1ns" {
+	if err := c.Expired(1); err == nil || err.Error() != "192.0.2.1:7: no request within 1ns" {
 		t.Errorf("idle: %v", err)
 	}
 	send(t, client, "1000000000")

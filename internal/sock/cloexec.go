@@ -11,6 +11,10 @@ func socket(family int) (int, error) {
 	return unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 }
 
-func accept(listener int) (int, unix.Sockaddr, error) {
-	return unix.Accept4(listener, unix.SOCK_CLOEXEC)
+func accept(listener int, nonblocking bool) (int, unix.Sockaddr, error) {
+	flags := unix.SOCK_CLOEXEC
+	if nonblocking {
+		flags |= unix.SOCK_NONBLOCK
+	}
+	return unix.Accept4(listener, flags)
 }

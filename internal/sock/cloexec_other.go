@@ -22,10 +22,15 @@ func socket(family int) (int, error) {
 	return fd, err
 }
 
-func accept(listener int) (int, unix.Sockaddr, error) {
+func accept(listener int, nonblocking bool) (int, unix.Sockaddr, error) {
 	fd, from, err := unix.Accept(listener)
-	if err == nil {
-		unix.CloseOnExec(fd)
+	if err != nil {
+		return -1, nil, err
 	}
-	return fd, from, err
+	unix.CloseOnExec(fd)
+	if err := unix.SetNonblock(fd, nonblocking); err != nil {
+		unix.Close(fd)
+		return -1, nil, err
+	}
+	return fd, from, nil
 }

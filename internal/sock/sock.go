@@ -68,7 +68,7 @@ func listen(listener int, to unix.Sockaddr) error {
 // clients in the queue.
 func Accept(listener int) (conn int, peer netip.AddrPort, err error) {
 	for {
-		conn, peer, err = TryAccept(listener)
+		conn, peer, err = acceptNext(listener, false)
 		if !Exhausted(err) {
 			return conn, peer, err
 		}
@@ -77,13 +77,18 @@ func Accept(listener int) (conn int, peer netip.AddrPort, err error) {
 	}
 }
 
-// TryAccept is Accept for a non-blocking listener: an error wraps EAGAIN when no
-// connection is waiting, and is one that [Exhausted] knows when there is nothing
-// left to take it with. Errors that belong to one connection or will pass
-// (accept(2), "Error handling") are retried.
+// TryAccept is Accept in the non-blocking world: the connection is non-blocking as
+// the listener is. An error wraps EAGAIN when no connection is waiting, and is one
+// that [Exhausted] knows when there is nothing left to take it with.
 func TryAccept(listener int) (conn int, peer netip.AddrPort, err error) {
+	return acceptNext(listener, true)
+}
+
+// acceptNext tries again after an error that belongs to one connection or that will
+// pass (accept(2), "Error handling").
+func acceptNext(listener int, nonblocking bool) (conn int, peer netip.AddrPort, err error) {
 	for {
-		conn, from, err := accept(listener)
+		conn, from, err := accept(listener, nonblocking)
 		if err == nil {
 			return conn, addrPort(from), nil
 		}
