@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"csdesign/internal/reexec"
+)
+
+// A tally is what a child leaves in shared memory: the number of connections that
+// were answered, then the time that each of them took, in nanoseconds.
+type tally []atomic.Int64
+
+func mapTallies(file, childNum, conNum int) ([]tally, error) {
+	words, err := reexec.MapShared(file, childNum*(1+conNum))
+	if err != nil {
+		return nil, err
+	}
+	tallies := make([]tally, childNum)
+	for i := range tallies {
+		tallies[i] = words[i*(1+conNum) : (i+1)*(1+conNum)]
+	}
+	return tallies, nil
+}
+
+func answered(tallies []tally) (n int) {
+	for _, t := range tallies {
+		n += int(t[0].Load())
+	}
+	return n
+}
+
+// summarize prints what was done and how long a connection took.
+func summarize(tallies []tally, count, failed int, elapsed time.Duration) {
+	var times []time.Duration
+	planned := 0
+	for _, t := range tallies {
+		for i := range t[0].Load() {
+			times = append(times, time.Duration(t[1+i].Load()))
+		}
+		planned += len(t) - 1
+	}
+	fmt.Printf("%d connections answered, %d failed, %d not made\n", len(times), failed, planned-len(times)-failed)
+	fmt.Printf("%d bytes in %.3f s, %.0f connections per second\n",
+		len(times)*count, elapsed.Seconds(), float64(len(times))/elapsed.Seconds())
+	if len(times) > 0 {
+		slices.Sort(times)
+		fmt.Printf("time of a connection: 50%% within %.3f ms, 99%% within %.3f ms, at most %.3f ms\n",
+			ms(percentile(times, 50)), ms(percentile(times, 99)), ms(percentile(times, 100)))
+	}
+}
+
+// percentile returns the shortest of the sorted times that p percent of them do
+// not exceed.
+func percentile(times []time.Duration, p int) time.Duration {
+	return times[(len(times)*p+99)/100-1]
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// clearLine takes the progress line off the terminal. It is empty when standard
+// error is none.
+var clearLine = func() string {
+	if _, err := unix.IoctlGetWinsize(unix.Stderr, unix.TIOCGWINSZ); err != nil {
+		return ""
+	}
+	return "\r\x1b[K"
+}()
