@@ -102,6 +102,7 @@ func handle(conn int, terminate <-chan os.Signal, timeout time.Duration) {
 	}
 }
 
+// serveForever returns only when something has gone wrong.
 func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 	listener, bound, err := sock.Listen(addr)
 	if err != nil {
@@ -162,7 +163,5 @@ func main() {
 		handle(reexec.FirstFile, terminate, *timeout)
 		return
 	}
-	if err := serveForever(netip.AddrPortFrom(*host, uint16(*port)), *timeout); err != nil {
-		log.Fatal(err)
-	}
+	log.Fatal(serveForever(netip.AddrPortFrom(*host, uint16(*port)), *timeout))
 }
