@@ -22,10 +22,15 @@ import (
 // help holds the help text, a line an option, in the order of declaration.
 var help strings.Builder
 
-// Int declares a whole number from least to most.
+// Int declares a whole number from least to most. A value outside of these is no
+// default that the help would show.
 func Int(short, long string, value, least, most int, usage string) *int {
 	p := &value
-	declare(short, long, "N", strconv.Itoa(value), usage, func(s string) error {
+	shown := ""
+	if value >= least && value <= most {
+		shown = strconv.Itoa(value)
+	}
+	declare(short, long, "N", shown, usage, func(s string) error {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < least || n > most {
 			return fmt.Errorf("want a whole number from %d to %d", least, most)
