@@ -159,6 +159,9 @@ func request(childNum, conNum, count int) (status int, err error) {
 		}
 		for pid, ended, ok := reexec.Reap(); ok; pid, ended, ok = reexec.Reap() {
 			index := slices.Index(pids, pid)
+			if index < 0 {
+				continue // left to us by the shell whose place we took
+			}
 			pids[index] = 0
 			running--
 			switch {

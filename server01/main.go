@@ -50,6 +50,9 @@ func reapChildren() {
 		if !ok {
 			return
 		}
+		if !children[pid] {
+			continue // left to us by the shell whose place we took
+		}
 		if status != 0 {
 			log.Printf("child with PID %d %s", pid, reexec.Describe(status))
 		}

@@ -155,6 +155,9 @@ func serveForever(addr netip.AddrPort, childNum int, timeout time.Duration) erro
 		}
 		for pid, status, ok := reexec.Reap(); ok; pid, status, ok = reexec.Reap() {
 			index := slices.IndexFunc(children, func(c child) bool { return c.pid == pid })
+			if index < 0 {
+				continue // left to us by the shell whose place we took
+			}
 			log.Printf("child %d (PID %d) %s", index, pid, reexec.Describe(status))
 			early++
 			if time.Since(children[index].started) >= time.Second {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -17,15 +18,16 @@ import (
 // A design is what the contract has to know of a server.
 type design struct {
 	name  string
-	pool  bool // has a pool of children, as many as -n says
+	forks bool // has children
+	pool  bool // has a pool of them, as many as -n says
 	keeps bool // keeps connections open between requests
 }
 
 var designs = []design{
-	{name: "server01"},
+	{name: "server01", forks: true},
 	{name: "server02", keeps: true},
-	{name: "server03", pool: true},
-	{name: "server03a", pool: true},
+	{name: "server03", forks: true, pool: true},
+	{name: "server03a", forks: true, pool: true},
 }
 
 // each runs a test for every design.
@@ -263,6 +265,24 @@ func TestLongReply(t *testing.T) {
 	})
 }
 
+// settled waits until all children that are to be there have come back to the
+// process group of their parent.
+func (s *server) settled(d design) {
+	s.t.Helper()
+	waitFor(s.t, "the children have settled", func() bool {
+		count := 0
+		for _, process := range s.tree() {
+			if process.parent == s.cmd.Process.Pid {
+				count++
+				if process.group != s.cmd.Process.Pid {
+					return false
+				}
+			}
+		}
+		return !d.pool || count == 10
+	})
+}
+
 func TestOrderlyEnd(t *testing.T) {
 	each(t, func(t *testing.T, d design) {
 		for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP} {
@@ -271,6 +291,7 @@ func TestOrderlyEnd(t *testing.T) {
 				s.connect() // one that is silent is not waited for
 				conn := s.swallower()
 				receive(t, conn, 1000)
+				s.settled(d)
 				pid := s.cmd.Process.Pid
 				if toGroup {
 					pid = -pid
@@ -311,6 +332,9 @@ func TestEndUnderLoad(t *testing.T) {
 		s := serve(t, d.name)
 		c := run(t, "client", "-i", "127.0.0.1", "-p", fmt.Sprint(s.port), "-c", "15", "-t", "100000")
 		waitFor(t, "the load is on", func() bool { return strings.Count(s.stdout.String(), "Got request") > 100 })
+		if d.pool {
+			s.settled(d)
+		}
 		if err := unix.Kill(-s.cmd.Process.Pid, unix.SIGINT); err != nil {
 			t.Fatal(err)
 		}
@@ -385,6 +409,31 @@ func TestKilledChildren(t *testing.T) {
 			if strings.Count(s.stderr.String(), said) != 3 {
 				t.Errorf("not said three times: %s: %s", said, &s.stderr)
 			}
+		}
+	})
+}
+
+// A shell that calls exec leaves its children to the program.
+func TestChildOfTheShell(t *testing.T) {
+	each(t, func(t *testing.T, d design) {
+		if !d.forks {
+			t.Skip("it does not wait for children")
+		}
+		path := filepath.Join(bin, d.name)
+		s := listening(t, start(t, exec.Command("/bin/sh", "-c", "sleep 1000 & exec "+path+" -i 127.0.0.1 -p 0")))
+		for _, pid := range s.children() {
+			name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+			if err != nil || string(name) != "sleep\n" {
+				continue
+			}
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, "the shell's child is reaped", func() bool { return unix.Kill(pid, 0) == unix.ESRCH })
+		}
+		crowd(s)
+		if s.stderr.String() != "" {
+			t.Errorf("standard error: %s", &s.stderr)
 		}
 	})
 }
