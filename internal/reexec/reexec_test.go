@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -86,16 +87,22 @@ func await(t *testing.T, pid int) unix.WaitStatus {
 	return 0
 }
 
-func TestSharedMemory(t *testing.T) {
+// twoWords returns two words of shared memory, and the file they are in.
+func twoWords(t *testing.T) (fd int, words []atomic.Int64) {
+	t.Helper()
 	fd, err := CreateShared(2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(fd)
-	words, err := MapShared(fd, 2)
-	if err != nil {
+	t.Cleanup(func() { unix.Close(fd) })
+	if words, err = MapShared(fd, 2); err != nil {
 		t.Fatal(err)
 	}
+	return fd, words
+}
+
+func TestSharedMemory(t *testing.T) {
+	fd, words := twoWords(t)
 	for _, index := range []int{0, 1, 1} {
 		pid := start(t, "count", index, fd)
 		if status := await(t, pid); status.ExitStatus() != index {
@@ -136,15 +143,7 @@ func TestEnd(t *testing.T) {
 
 // A child that is told to end before it has even begun is not lost.
 func TestEndAtOnce(t *testing.T) {
-	fd, err := CreateShared(2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	words, err := MapShared(fd, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
+	fd, words := twoWords(t)
 	if err := End([]int{start(t, "count at the end", 0, fd)}, 0); err != nil {
 		t.Fatal(err)
 	}
