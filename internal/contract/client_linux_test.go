@@ -78,9 +78,9 @@ func TestClient(t *testing.T) {
 		}
 	}
 	c.summarized("2500", "0", "0", "7500000")
-	if n := strings.Count(s.stdout.String(), "Got request to send 3000 bytes."); n != 2500 {
-		t.Errorf("the server has seen %d requests", n)
-	}
+	waitFor(t, "the server has logged 2500 requests", func() bool {
+		return strings.Count(s.stdout.String(), "Got request to send 3000 bytes.") == 2500
+	})
 }
 
 func TestClientOfNothing(t *testing.T) {

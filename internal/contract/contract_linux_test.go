@@ -406,9 +406,7 @@ func TestKilledChildren(t *testing.T) {
 		crowd(s)
 		for index := range 7 {
 			said := fmt.Sprintf("%s: child %d (PID ", d.name, index)
-			if strings.Count(s.stderr.String(), said) != 3 {
-				t.Errorf("not said three times: %s: %s", said, &s.stderr)
-			}
+			waitFor(t, "three times: "+said, func() bool { return strings.Count(s.stderr.String(), said) == 3 })
 		}
 	})
 }
