@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -22,8 +23,11 @@ import (
 // patience is how long a test waits for what must happen, on a machine that is slow.
 const patience = 30 * time.Second
 
-// bin is where the programs under test are.
-var bin string
+// root is where their source is, bin where the programs under test are.
+var (
+	root = filepath.Join("..", "..")
+	bin  string
+)
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -41,7 +45,7 @@ func TestMain(m *testing.M) {
 			os.Setenv("GORACE", "atexit_sleep_ms=0")
 		}
 		build := exec.Command("go", append(args, "./...")...)
-		build.Dir = filepath.Join("..", "..")
+		build.Dir = root
 		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "%v: %v\n%s", build, err, out)
 			return 1
@@ -49,6 +53,18 @@ func TestMain(m *testing.M) {
 		return m.Run()
 	}())
 }
+
+// lookAtSources lets go test know what the result depends on. It takes an earlier
+// result for a new one as long as no file has changed that a test has looked at, and
+// it does not see what the compiler looks at.
+var lookAtSources = sync.OnceValue(func() error {
+	return filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && filepath.Ext(path) == ".go" {
+			_, err = os.Stat(path)
+		}
+		return err
+	})
+})
 
 // An output is what a program has printed so far.
 type output struct {
@@ -84,6 +100,9 @@ func run(t *testing.T, name string, args ...string) *program {
 
 func start(t *testing.T, cmd *exec.Cmd) *program {
 	t.Helper()
+	if err := lookAtSources(); err != nil {
+		t.Fatal(err)
+	}
 	p := &program{t: t, cmd: cmd, ended: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = &p.stdout, &p.stderr
 	cmd.WaitDelay = patience // should a child outlive it, and hold its output open
