@@ -41,7 +41,7 @@ type server struct {
 // acceptClient takes in a new client. When there is no descriptor for it, the
 // listener is left out of the read set until a connection closes.
 func (s *server) acceptClient() error {
-	fd, peer, err := sock.TryAccept(s.listener)
+	fd, peer, err := sock.TryAccept(s.listener, true)
 	if errors.Is(err, unix.EAGAIN) {
 		return nil // gone again
 	}
@@ -127,7 +127,7 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 	if err := unix.SetNonblock(listener, true); err != nil {
 		return fmt.Errorf("make the listener non-blocking: %w", err)
 	}
-	stop, err := sock.StopPipe()
+	stop, err := sock.SignalPipe(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	if err != nil {
 		return err
 	}

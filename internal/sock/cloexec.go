@@ -11,6 +11,10 @@ func socket(family int) (int, error) {
 	return unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 }
 
+func socketpair() ([2]int, error) {
+	return unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+}
+
 func accept(listener int, nonblocking bool) (int, unix.Sockaddr, error) {
 	flags := unix.SOCK_CLOEXEC
 	if nonblocking {
@@ -18,3 +22,7 @@ func accept(listener int, nonblocking bool) (int, unix.Sockaddr, error) {
 	}
 	return unix.Accept4(listener, flags)
 }
+
+// CmsgCloexec is MSG_CMSG_CLOEXEC: recvmsg(2) makes the descriptors that it receives
+// close-on-exec. It is 0 where the system does not know it.
+const CmsgCloexec = unix.MSG_CMSG_CLOEXEC

@@ -22,6 +22,17 @@ func socket(family int) (int, error) {
 	return fd, err
 }
 
+func socketpair() ([2]int, error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(pair[0])
+		unix.CloseOnExec(pair[1])
+	}
+	return pair, err
+}
+
 func accept(listener int, nonblocking bool) (int, unix.Sockaddr, error) {
 	fd, from, err := unix.Accept(listener)
 	if err != nil {
@@ -34,3 +45,7 @@ func accept(listener int, nonblocking bool) (int, unix.Sockaddr, error) {
 	}
 	return fd, from, nil
 }
+
+// CmsgCloexec is MSG_CMSG_CLOEXEC: recvmsg(2) makes the descriptors that it receives
+// close-on-exec. It is 0 where the system does not know it.
+const CmsgCloexec = 0

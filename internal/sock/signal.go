@@ -8,21 +8,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// StopPipe returns a descriptor that becomes readable, and remains so, when
-// SIGINT, SIGTERM or SIGHUP arrives. A program that waits for descriptors waits
-// for signals with it too: the self-pipe trick (Kerrisk 63.5.2).
-func StopPipe() (fd int, err error) {
-	var pipe [2]int
-	if err := unix.Pipe(pipe[:]); err != nil {
+// SignalPipe returns a descriptor that becomes readable when one of these signals
+// arrives, and remains so until it is read. A program that waits for descriptors
+// waits for signals with it too: the self-pipe trick (Kerrisk 63.5.2).
+func SignalPipe(signals ...os.Signal) (fd int, err error) {
+	pipe, err := nonblockingPipe()
+	if err != nil {
 		return -1, fmt.Errorf("create the pipe for signals: %w", err)
 	}
-	unix.CloseOnExec(pipe[0])
-	unix.CloseOnExec(pipe[1])
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	arrived := make(chan os.Signal, 1)
+	signal.Notify(arrived, signals...)
 	go func() {
-		<-stop
-		unix.Close(pipe[1])
+		for range arrived {
+			unix.Write(pipe[1], []byte{0}) // when it is full, it is readable
+		}
 	}()
 	return pipe[0], nil
+}
+
+func nonblockingPipe() (pipe [2]int, err error) {
+	if err := unix.Pipe(pipe[:]); err != nil {
+		return pipe, err
+	}
+	for _, fd := range pipe {
+		unix.CloseOnExec(fd)
+		if err := unix.SetNonblock(fd, true); err != nil {
+			return pipe, err
+		}
+	}
+	return pipe, nil
 }

@@ -77,11 +77,12 @@ func Accept(listener int) (conn int, peer netip.AddrPort, err error) {
 	}
 }
 
-// TryAccept is Accept in the non-blocking world: the connection is non-blocking as
-// the listener is. An error wraps EAGAIN when no connection is waiting, and is one
-// that [Exhausted] knows when there is nothing left to take it with.
-func TryAccept(listener int) (conn int, peer netip.AddrPort, err error) {
-	return acceptNext(listener, true)
+// TryAccept takes the next connection from the queue of a non-blocking listener,
+// and waits for nothing. Whether the connection is non-blocking too is up to the
+// caller. An error wraps EAGAIN when no connection is waiting, and is one that
+// [Exhausted] knows when there is nothing left to take it with.
+func TryAccept(listener int, nonblocking bool) (conn int, peer netip.AddrPort, err error) {
+	return acceptNext(listener, nonblocking)
 }
 
 // acceptNext tries again after an error that belongs to one connection or that will
@@ -166,6 +167,15 @@ func awaitConnect(conn int) error {
 		err = unix.Errno(errno)
 	}
 	return err
+}
+
+// Pair returns two UNIX-domain stream sockets that are connected to each other
+// (socketpair(2)).
+func Pair() (pair [2]int, err error) {
+	if pair, err = socketpair(); err != nil {
+		return pair, fmt.Errorf("create a socket pair: %w", err)
+	}
+	return pair, nil
 }
 
 // Peer returns the address at the other end of a connected socket.

@@ -87,7 +87,7 @@ func TestTryAcceptWithoutClient(t *testing.T) {
 	if err := unix.SetNonblock(listener, true); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := TryAccept(listener); !errors.Is(err, unix.EAGAIN) {
+	if _, _, err := TryAccept(listener, true); !errors.Is(err, unix.EAGAIN) {
 		t.Errorf("TryAccept without a client: %v", err)
 	}
 }
@@ -102,26 +102,29 @@ func TestExhausted(t *testing.T) {
 	}
 }
 
-func TestStopPipe(t *testing.T) {
-	stop, err := StopPipe()
+func TestSignalPipe(t *testing.T) {
+	fd, err := SignalPipe(unix.SIGHUP, unix.SIGUSR1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	fds := []unix.PollFd{{Fd: int32(stop), Events: unix.POLLIN}}
-	if n, err := unix.Poll(fds, 0); n != 0 || err != nil {
-		t.Fatalf("before the signal: poll = %d, %v", n, err)
-	}
-	if err := unix.Kill(unix.Getpid(), unix.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-	for {
-		n, err := unix.Poll(fds, 20_000)
-		if err == unix.EINTR {
-			continue
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGUSR1} {
+		if n, err := unix.Poll(fds, 0); n != 0 || err != nil {
+			t.Fatalf("before %v: poll = %d, %v", sig, n, err)
+		}
+		if err := unix.Kill(unix.Getpid(), sig); err != nil {
+			t.Fatal(err)
+		}
+		n, err := 0, error(unix.EINTR)
+		for err == unix.EINTR {
+			n, err = unix.Poll(fds, 20_000)
 		}
 		if n != 1 || err != nil {
-			t.Fatalf("after the signal: poll = %d, %v", n, err)
+			t.Fatalf("after %v: poll = %d, %v", sig, n, err)
 		}
-		return
+		var buf [10]byte
+		if n, err := unix.Read(fd, buf[:]); n != 1 || err != nil {
+			t.Fatalf("after %v: read = %d, %v", sig, n, err)
+		}
 	}
 }
