@@ -23,82 +23,111 @@ import (
 	"csdesign/internal/sock"
 )
 
-// tick is how often the server looks for what no descriptor tells it: clients that
-// have been silent for too long, and memory that others have given back.
-const tick = 100 * time.Millisecond
-
 type server struct {
+	reading unix.FdSet // descriptors that wait to read
+	writing unix.FdSet // descriptors that wait to write
+	top     int        // highest of them so far
+	ready   []int      // those that can go on
+
 	listener int
-	reading  unix.FdSet                  // waits to read: the listener, clients without a reply under way
-	writing  unix.FdSet                  // waits to write: clients with one
 	clients  [unix.FD_SETSIZE]*echo.Conn // by descriptor
 	open     int                         // number of clients
-	top      int                         // highest descriptor so far
-	full     time.Time                   // when it was last said that new clients wait
+	full     bool                        // new clients wait for a descriptor
 	ending   bool                        // no new client, no new request
 }
 
-// acceptClient takes in a new client. When there is no descriptor for it, the
-// listener is left out of the read set until a connection closes.
-func (s *server) acceptClient() error {
-	fd, peer, err := sock.TryAccept(s.listener, true)
-	if errors.Is(err, unix.EAGAIN) {
-		return nil // gone again
+// watch says what a descriptor waits for from now on.
+func (s *server) watch(fd int, want echo.Want) {
+	s.reading.Clear(fd)
+	s.writing.Clear(fd)
+	switch want {
+	case echo.Read:
+		s.reading.Set(fd)
+	case echo.Write:
+		s.writing.Set(fd)
 	}
-	if sock.Exhausted(err) {
-		s.reading.Clear(s.listener)
-		if time.Since(s.full) > time.Second {
-			s.full = time.Now()
-			log.Printf("%v: new clients wait", err)
-		}
-		return nil
+	s.top = max(s.top, fd)
+}
+
+// wait returns the descriptors that can go on. It waits for one for at most so many
+// milliseconds, -1 for ever.
+func (s *server) wait(ms int) (ready []int, err error) {
+	readable, writable := s.reading, s.writing // select overwrites them with its answer
+	var limit *unix.Timeval
+	if ms >= 0 {
+		tv := unix.NsecToTimeval(int64(ms) * 1e6)
+		limit = &tv
+	}
+	n, err := unix.Select(s.top+1, &readable, &writable, nil, limit)
+	if err == unix.EINTR {
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("select: %w", err)
 	}
-	s.clients[fd] = echo.NewConn(fd, peer)
-	s.open++
-	s.top = max(s.top, fd)
-	s.reading.Set(fd)
+	s.ready = s.ready[:0]
+	for fd := 0; len(s.ready) < n; fd++ {
+		if readable.IsSet(fd) || writable.IsSet(fd) {
+			s.ready = append(s.ready, fd)
+		}
+	}
+	return s.ready, nil
+}
+
+// acceptClients takes in new clients, several at a time, since a round of the loop
+// costs more than an accept, but not so many that the others notice. When there is no
+// descriptor for one, the listener is not watched until a connection closes.
+func (s *server) acceptClients() error {
+	for range 64 {
+		fd, peer, err := sock.TryAccept(s.listener, true)
+		if errors.Is(err, unix.EAGAIN) {
+			return nil // no more
+		}
+		if sock.Exhausted(err) {
+			if !s.full {
+				log.Printf("%v: new clients wait", err)
+			}
+			s.full = true
+			s.watch(s.listener, echo.Done)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		s.clients[fd] = echo.NewConn(fd, peer)
+		s.open++
+		s.watch(fd, echo.Read)
+	}
 	return nil
 }
 
-// step lets a client go on, and notes what it has to wait for.
+// step lets a client go on, and notes what it waits for next.
 func (s *server) step(fd int) {
 	want, err := s.clients[fd].Step()
-	switch want {
-	case echo.Read:
-		s.writing.Clear(fd)
-		s.reading.Set(fd)
-	case echo.Write:
-		s.reading.Clear(fd)
-		s.writing.Set(fd)
-	case echo.Done:
+	if want == echo.Done || want == echo.Read && s.ending {
 		s.closeClient(fd, err)
+		return
 	}
+	s.watch(fd, want)
 }
 
-func (s *server) closeClient(fd int, err error) {
-	if err != nil {
-		log.Print(err)
+func (s *server) closeClient(fd int, reason error) {
+	if reason != nil {
+		log.Print(reason)
 	}
-	s.reading.Clear(fd)
-	s.writing.Clear(fd)
+	s.watch(fd, echo.Done)
+	unix.Close(fd)
 	s.clients[fd] = nil
 	s.open--
-	unix.Close(fd)
 	if !s.ending {
-		s.reading.Set(s.listener) // there is a descriptor again
+		s.watch(s.listener, echo.Read) // there is a descriptor again
 	}
 }
 
 // check closes clients that have been silent for too long and, when the server
 // ends, those that have no reply under way.
 func (s *server) check(timeout time.Duration) {
-	if !s.ending {
-		s.reading.Set(s.listener)
-	}
-	for fd, c := range s.clients[:s.top+1] {
+	for fd, c := range s.clients {
 		if c == nil {
 			continue
 		}
@@ -107,6 +136,10 @@ func (s *server) check(timeout time.Duration) {
 		} else if err := c.Expired(timeout); err != nil {
 			s.closeClient(fd, err)
 		}
+	}
+	if s.full && !s.ending {
+		s.full = false
+		s.watch(s.listener, echo.Read) // others may have given memory back
 	}
 }
 
@@ -133,51 +166,54 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 	}
 	fmt.Printf("Listening on port %d ...\n", bound.Port())
 
-	s := &server{listener: listener, top: max(listener, stop)}
-	s.reading.Set(stop)
-	s.reading.Set(listener)
+	s := &server{listener: listener}
+	s.watch(stop, echo.Read)
+	s.watch(listener, echo.Read)
+	tick := time.Second // how often it looks for what no descriptor tells
+	if timeout > 0 {
+		tick = min(tick, max(timeout/10, 10*time.Millisecond))
+	}
 	checked := time.Now()
 	var deadline time.Time
 	for !s.ending || s.open > 0 {
-		readable, writable := s.reading, s.writing
-		var wait *unix.Timeval // for ever
-		if s.open > 0 || !s.reading.IsSet(listener) {
-			tv := unix.NsecToTimeval(tick.Nanoseconds())
-			wait = &tv
+		ms := -1
+		if s.open > 0 || s.full {
+			ms = int(tick.Milliseconds())
 		}
-		_, err := unix.Select(s.top+1, &readable, &writable, nil, wait)
-		if err == unix.EINTR {
-			continue
-		}
+		ready, err := s.wait(ms)
 		if err != nil {
-			return fmt.Errorf("select: %w", err)
+			return err
 		}
-		for fd, c := range s.clients[:s.top+1] {
-			if c != nil && (readable.IsSet(fd) || writable.IsSet(fd)) {
+		for _, fd := range ready {
+			switch fd {
+			case stop:
+				s.ending = true
+			case listener:
+				if err := s.acceptClients(); err != nil {
+					return err
+				}
+			default:
 				s.step(fd)
 			}
 		}
-		if readable.IsSet(stop) {
-			s.ending, deadline = true, time.Now().Add(timeout)
-			s.reading.Clear(stop)
-			s.reading.Clear(listener)
+		now := time.Now()
+		if s.ending && deadline.IsZero() {
+			deadline = now.Add(timeout)
+			s.watch(stop, echo.Done)
+			s.watch(listener, echo.Done)
 			unix.Close(listener)
-		} else if readable.IsSet(listener) {
-			if err := s.acceptClient(); err != nil {
-				return err
-			}
-		}
-		if s.ending || time.Since(checked) >= tick {
-			checked = time.Now()
 			s.check(timeout)
 		}
-		if s.ending && timeout > 0 && time.Now().After(deadline) {
+		if now.Sub(checked) >= tick {
+			checked = now
+			s.check(timeout)
+		}
+		if s.ending && timeout > 0 && now.After(deadline) {
 			break
 		}
 	}
 	return nil
 }
-
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("server02: ")
