@@ -28,6 +28,7 @@ var designs = []design{
 	{name: "server02", keeps: true},
 	{name: "server03", forks: true, pool: true},
 	{name: "server03a", forks: true, pool: true},
+	{name: "server06", keeps: true},
 }
 
 // each runs a test for every design.

@@ -1,10 +1,63 @@
 package contract
 
 import (
+	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+// Not parallel: the connections take most of a usual limit of descriptors.
+func TestManyIdleConnections(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		idle int
+	}{
+		{"server02", 900}, {"server06", 10_000},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			// The soft limit is at the hard one, here and in the server: a Go program
+			// raises it when it starts.
+			var limit unix.Rlimit
+			if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+				t.Fatal(err)
+			}
+			if need := uint64(test.idle + 100); limit.Cur < need {
+				t.Skipf("the limit of descriptors is %d, this needs %d", limit.Cur, need)
+			}
+			s := serve(t, test.name)
+			// The first and the last ones are asked for something, and so are known
+			// to have been accepted.
+			var idle []net.Conn
+			ask := func(conn net.Conn) {
+				fmt.Fprintln(conn, 4096)
+				receive(t, conn, 4096)
+			}
+			for range test.idle {
+				idle = append(idle, s.connect())
+			}
+			ask(idle[0])
+			ask(idle[test.idle-1])
+			var times []time.Duration
+			for range 21 {
+				begin := time.Now()
+				s.ask("4096\n", 4096)
+				times = append(times, time.Since(begin))
+			}
+			slices.Sort(times)
+			if median := times[len(times)/2]; median >= 50*time.Millisecond {
+				t.Errorf("beside %d idle connections a request takes %v", test.idle, median)
+			}
+			if s.stderr.String() != "" {
+				t.Errorf("standard error: %s", &s.stderr)
+			}
+		})
+	}
+}
 
 // More clients than select can wait for: the last ones wait in the backlog, and are
 // served when others leave.
