@@ -29,6 +29,7 @@ var designs = []design{
 	{name: "server03", forks: true, pool: true},
 	{name: "server03a", forks: true, pool: true},
 	{name: "server06", keeps: true},
+	{name: "server07", keeps: true},
 }
 
 // each runs a test for every design.
