@@ -145,13 +145,8 @@ func (s *server) check(timeout time.Duration) {
 
 func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 	// With this limit accept(2) never returns a descriptor that no set can hold.
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("get the limit of descriptors: %w", err)
-	}
-	limit.Cur = min(limit.Cur, unix.FD_SETSIZE)
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("set the limit of descriptors: %w", err)
+	if err := sock.LimitDescriptors(); err != nil {
+		return err
 	}
 	listener, bound, err := sock.Listen(addr)
 	if err != nil {

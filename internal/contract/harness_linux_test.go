@@ -155,16 +155,28 @@ func (p *program) status() int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// A process is what /proc says of one.
+// A process is what /proc says of one, or of a thread.
 type process struct {
 	pid, parent, group int
+	state              string // S: asleep, R: running or about to
 	cpu                time.Duration
 }
 
 // processes returns all processes that have not ended.
-func processes(t *testing.T) (all []process) {
+func processes(t *testing.T) []process {
 	t.Helper()
-	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	return stats(t, "/proc/[0-9]*/stat")
+}
+
+// threads returns the threads of a process.
+func threads(t *testing.T, pid int) []process {
+	t.Helper()
+	return stats(t, fmt.Sprintf("/proc/%d/task/*/stat", pid))
+}
+
+func stats(t *testing.T, pattern string) (all []process) {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +193,7 @@ func processes(t *testing.T) (all []process) {
 		}
 		const tick = time.Second / 100
 		all = append(all, process{
-			pid: number(t, pid), parent: number(t, f[1]), group: number(t, f[2]),
+			pid: number(t, pid), parent: number(t, f[1]), group: number(t, f[2]), state: f[0],
 			cpu: time.Duration(number(t, f[11])+number(t, f[12])) * tick,
 		})
 	}

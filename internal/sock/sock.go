@@ -105,6 +105,21 @@ var passing = []error{
 	unix.ENETUNREACH, unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.EOPNOTSUPP,
 }
 
+// LimitDescriptors lowers the limit of descriptors (RLIMIT_NOFILE) to FD_SETSIZE,
+// unless it is lower already. A call that would have returned a descriptor that no
+// [unix.FdSet] can hold now fails with EMFILE.
+func LimitDescriptors() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("get the limit of descriptors: %w", err)
+	}
+	limit.Cur = min(limit.Cur, unix.FD_SETSIZE)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("set the limit of descriptors: %w", err)
+	}
+	return nil
+}
+
 // Exhausted reports whether err says that descriptors, memory or processes have
 // run out, the last being EAGAIN from fork(2). What was tried will work once
 // something is given back.

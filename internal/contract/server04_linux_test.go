@@ -1,0 +1,90 @@
+package contract
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// The child that dies has a connection, and takes it with it, and only that.
+func TestChildKilledWithConnection(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "server04", "-n", "1")
+	held := s.swallower()
+	receive(t, held, 1000)
+	next := s.send("5\n") // in the backlog, as nobody is free
+	old := s.poolOf(1, nil)
+	if err := unix.Kill(old[0], unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := rest(held); got >= 20000000-1000 || err != nil {
+		t.Errorf("of the child that was killed came %d bytes more, error %v", got, err)
+	}
+	receive(t, next, 5)
+	s.poolOf(1, old)
+	want := fmt.Sprintf("server04: child 0 (PID %d) was killed by SIGKILL\n", old[0])
+	if said := s.stderr.String(); said != want {
+		t.Errorf("standard error: %s\nwant %s", said, want)
+	}
+	if counts := statistics(t, s, "child"); counts[0] != 2 {
+		t.Errorf("child 0 has got %d connections, want 2", counts[0])
+	}
+}
+
+// The child has said that it is free, and dies with the connection in its channel.
+func TestChildKilledBeforeItReceives(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "server04", "-n", "1")
+	s.ask("5\n", 5)
+	old := s.poolOf(1, nil)
+	waitFor(t, "the child waits for the next connection", func() bool { return asleep(t, old[0]) })
+	if err := unix.Kill(old[0], unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	first := s.send("6\n")
+	waitFor(t, "the parent has accepted the connection", func() bool {
+		return accepted(t, first.LocalAddr().String())
+	})
+	next := s.send("7\n")
+	if err := unix.Kill(old[0], unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	// Or is not lost at all, if the parent had not passed it yet.
+	if got, err := rest(first); got != 0 && got != 6 || err != nil {
+		t.Errorf("the first connection got %d bytes, error %v", got, err)
+	}
+	receive(t, next, 7)
+	if n := strings.Count(s.stderr.String(), "\n"); n != 1 {
+		t.Errorf("standard error has %d lines: %s", n, &s.stderr)
+	}
+}
+
+// asleep reports whether all threads of a process sleep, or wait for something.
+func asleep(t *testing.T, pid int) bool {
+	t.Helper()
+	return !slices.ContainsFunc(threads(t, pid), func(p process) bool { return p.state != "S" })
+}
+
+// accepted reports whether the server's end of a client's connection is out of the
+// backlog: before, it belongs to no file, and its inode is 0 (proc(5), /proc/net/tcp).
+func accepted(t *testing.T, client string) bool {
+	t.Helper()
+	text, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := strings.Cut(client, ":")
+	remote := fmt.Sprintf("0100007F:%04X", number(t, port))
+	for line := range bytes.Lines(text) {
+		f := strings.Fields(string(line))
+		if f[2] == remote && f[9] != "0" {
+			return true
+		}
+	}
+	return false
+}
