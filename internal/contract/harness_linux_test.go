@@ -3,6 +3,7 @@ package contract
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -30,6 +31,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	flag.Set("test.parallel", "8") // most of the time a test waits
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "csdesign")
 		if err != nil {

@@ -44,7 +44,7 @@ func statistics(t *testing.T, s *server, what string) (counts []int) {
 }
 
 // counting are the servers that count, and whom they count.
-var counting = map[string]string{"server03a": "child", "server04": "child"}
+var counting = map[string]string{"server03a": "child", "server04": "child", "server08": "thread"}
 
 func TestStatistics(t *testing.T) {
 	for name, what := range counting {
