@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -348,8 +349,11 @@ func TestEndUnderLoad(t *testing.T) {
 			t.Errorf("exit status %d", status)
 		}
 		s.gone()
-		if said := s.stderr.String(); strings.Contains(said, "child ") {
-			t.Errorf("a child has died: %s", tail(said))
+		// One child, as one at a time is started, may be so young that it cannot be
+		// protected yet.
+		said := regexp.MustCompile(`(?m)child .* was killed by SIGINT$`).FindString(s.stderr.String())
+		if rest := strings.Replace(s.stderr.String(), said, "", 1); strings.Contains(rest, "child ") {
+			t.Errorf("children have died: %s", tail(rest))
 		}
 		if status := c.status(); status != 1 {
 			t.Errorf("the client's exit status is %d", status)

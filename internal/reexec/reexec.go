@@ -62,8 +62,8 @@ func Child() (index int, terminate <-chan os.Signal, ok bool) {
 // ready reports whether a child can take a signal. For a millisecond, until its
 // runtime is up, any signal would kill it, so it starts in a process group of its own,
 // where the terminal does not find it, and comes back to ours when it is out of
-// danger. (What remains are the microseconds from fork(2) to setpgid(2). A child that
-// is killed in them is reaped and reported as any other.)
+// danger. (What remains is the moment between its fork(2) and its setpgid(2). A child
+// that is killed then is reaped and reported as any other.)
 func ready(pid int) bool {
 	group, err := unix.Getpgid(pid)
 	return err == nil && group == unix.Getpgrp()
