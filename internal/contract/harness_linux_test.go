@@ -160,7 +160,7 @@ func (p *program) status() int {
 // A process is what /proc says of one, or of a thread.
 type process struct {
 	pid, parent, group int
-	state              string // S: asleep, R: running or about to
+	state              string // T: stopped
 	cpu                time.Duration
 }
 
