@@ -490,10 +490,26 @@ func TestChildrenThatDieAtOnce(t *testing.T) {
 	})
 }
 
+// hasEpoll reports whether the server has a descriptor of an epoll (proc(5)).
+func (s *server) hasEpoll() bool {
+	s.t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", s.cmd.Process.Pid))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return slices.ContainsFunc(files, func(file string) bool {
+		to, err := os.Readlink(file)
+		return err == nil && to == "anon_inode:[eventpoll]"
+	})
+}
+
 func TestDescriptorLimit(t *testing.T) {
 	each(t, func(t *testing.T, d design) {
 		path := filepath.Join(bin, d.name)
 		s := listening(t, start(t, exec.Command("/bin/sh", "-c", "ulimit -n 64; exec "+path+" -i 127.0.0.1 -p 0")))
+		if !s.hasEpoll() {
+			t.Error("the Go runtime has still to create its epoll, and will die if it cannot")
+		}
 		var silent []net.Conn
 		for range 200 {
 			silent = append(silent, s.connect())

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,6 +43,9 @@ func Listen(addr netip.AddrPort) (listener int, bound netip.AddrPort, err error)
 		unix.Close(listener)
 		return fail(err)
 	}
+	// With the first timer, which may be one of its own, the Go runtime creates its
+	// epoll, and it dies if there is no descriptor left for that.
+	time.Sleep(1)
 	return listener, addrPort(from), nil
 }
 
