@@ -146,8 +146,8 @@ func request(childNum, conNum, count int) (status int, err error) {
 		select {
 		case <-died:
 		case <-progress.C:
-			if clearLine != "" && time.Since(begin) > time.Second {
-				fmt.Fprintf(os.Stderr, "%s%d of %d connections", clearLine, answered(tallies), childNum*conNum)
+			if option.ClearLine != "" && time.Since(begin) > time.Second {
+				fmt.Fprintf(os.Stderr, "%s%d of %d connections", option.ClearLine, answered(tallies), childNum*conNum)
 			}
 		case sig := <-stop:
 			status = 128 + int(sig.(unix.Signal))
@@ -166,19 +166,19 @@ func request(childNum, conNum, count int) (status int, err error) {
 			running--
 			switch {
 			case ended == 0:
-				fmt.Fprint(os.Stderr, clearLine)
+				fmt.Fprint(os.Stderr, option.ClearLine)
 				fmt.Printf("Child %d is done\n", index)
 			case status <= 1:
 				status = 1
 				failed++
 				if ended.Signaled() {
-					fmt.Fprintf(os.Stderr, "%schild %d: %s\n", clearLine, index, reexec.Describe(ended))
+					fmt.Fprintf(os.Stderr, "%schild %d: %s\n", option.ClearLine, index, reexec.Describe(ended))
 				}
 			}
 		}
 	}
 	elapsed := time.Since(begin)
-	fmt.Fprint(os.Stderr, clearLine)
+	fmt.Fprint(os.Stderr, option.ClearLine)
 	summarize(tallies, count, failed, elapsed)
 	return status, nil
 }
@@ -199,7 +199,7 @@ func resolve(host string) ([]netip.Addr, error) {
 func main() {
 	log.SetFlags(0)
 	index, _, isChild := reexec.Child()
-	host := option.String("i", "host", "name or address of the server (required)")
+	host := option.String("i", "host", "NAME", "name or address of the server (required)")
 	port := option.Int("p", "port", 0, 1, 65535, "port of the server (required)")
 	childNum := option.Int("c", "child-num", 5, 1, 1024, "number of children")
 	conNum := option.Int("t", "con-num", 500, 1, 1_000_000, "number of connections of each child")
@@ -214,7 +214,7 @@ func main() {
 		log.Fatal(err)
 	}
 	if isChild {
-		log.SetPrefix(fmt.Sprintf("%schild %d: ", clearLine, index))
+		log.SetPrefix(fmt.Sprintf("%schild %d: ", option.ClearLine, index))
 		tallies, err := mapTallies(resultsFile, *childNum, *conNum)
 		if err == nil {
 			err = childLoop(addrs, uint16(*port), *count, tallies[index])

@@ -6,8 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"csdesign/internal/reexec"
 )
 
@@ -61,12 +59,3 @@ func percentile(times []time.Duration, p int) time.Duration {
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-// clearLine takes the progress line off the terminal. It is empty when standard
-// error is none.
-var clearLine = func() string {
-	if _, err := unix.IoctlGetWinsize(unix.Stderr, unix.TIOCGWINSZ); err != nil {
-		return ""
-	}
-	return "\r\x1b[K"
-}()

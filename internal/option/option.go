@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,9 @@ import (
 
 // help holds the help text, a line an option, in the order of declaration.
 var help strings.Builder
+
+// arguments stands in the help for what may follow the options.
+var arguments string
 
 // Int declares a whole number from least to most. A value outside of these is no
 // default that the help would show.
@@ -70,13 +74,21 @@ func Duration(long string, value time.Duration, usage string) *time.Duration {
 	return p
 }
 
-// String declares a text, empty unless it is given.
-func String(short, long, usage string) *string {
+// String declares a text, empty unless it is given. In the help a placeholder stands
+// for it.
+func String(short, long, placeholder, usage string) *string {
 	p := new(string)
-	declare(short, long, "NAME", "", usage, func(s string) error {
+	declare(short, long, placeholder, "", usage, func(s string) error {
 		*p = s
 		return nil
 	})
+	return p
+}
+
+// Bool declares a switch, off unless it is given.
+func Bool(long, usage string) *bool {
+	p := flag.Bool(long, false, usage)
+	describe("-"+long, "", usage)
 	return p
 }
 
@@ -87,6 +99,10 @@ func declare(short, long, placeholder, value, usage string, set func(string) err
 		flag.Func(short, usage, set)
 	}
 	flag.Func(long, usage, set)
+	describe(spellings, value, usage)
+}
+
+func describe(spellings, value, usage string) {
 	fmt.Fprintf(&help, "  %-22s %s", spellings, usage)
 	if value != "" {
 		fmt.Fprintf(&help, " (default %s)", value)
@@ -94,10 +110,14 @@ func declare(short, long, placeholder, value, usage string, set func(string) err
 	help.WriteByte('\n')
 }
 
-// Parse reads the program's command line. It ends the program with the help and
-// status 0 when -h asks for it, and as [Fail] does when a value is not as
-// declared, an option unknown, or an argument left over.
-func Parse() {
+// Parse reads the program's command line, and returns the arguments after the
+// options, of which each has to be one of these names. It ends the program with the
+// help and status 0 when -h asks for it, and as [Fail] does when a value is not as
+// declared, an option unknown, or an argument not expected.
+func Parse(names ...string) (args []string) {
+	if len(names) > 0 {
+		arguments = " [" + names[0] + " ...]"
+	}
 	flag.CommandLine.Init("", flag.ContinueOnError)
 	flag.CommandLine.SetOutput(io.Discard)
 	err := flag.CommandLine.Parse(os.Args[1:])
@@ -107,9 +127,13 @@ func Parse() {
 		os.Exit(0)
 	case err != nil:
 		Fail(err.Error())
-	case flag.NArg() > 0:
-		Fail(fmt.Sprintf("unexpected argument %q", flag.Arg(0)))
 	}
+	for _, arg := range flag.Args() {
+		if !slices.Contains(names, arg) {
+			Fail(fmt.Sprintf("unexpected argument %q", arg))
+		}
+	}
+	return flag.Args()
 }
 
 // Fail ends the program with status 2, after a line that says what is wrong with
@@ -121,7 +145,7 @@ func Fail(message string) {
 }
 
 func usage(w io.Writer) {
-	fmt.Fprintf(w, "Usage: %s [options]\n%s  %-22s %s\n", program(), &help, "-h", "show this help")
+	fmt.Fprintf(w, "Usage: %s [options]%s\n%s  %-22s %s\n", program(), arguments, &help, "-h", "show this help")
 }
 
 func program() string { return filepath.Base(os.Args[0]) }

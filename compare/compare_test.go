@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestMiddle(t *testing.T) {
+	for _, test := range []struct {
+		all  []figure
+		want figure
+	}{
+		{[]figure{3}, 3}, {[]figure{5, 1, 3}, 3}, {[]figure{8, 2, 4, 1}, 3},
+	} {
+		if got := middle(test.all); got != test.want {
+			t.Errorf("middle(%v) = %v, want %v", test.all, got, test.want)
+		}
+	}
+	if middle(nil).known() {
+		t.Error("the middle of nothing is known")
+	}
+}
+
+// fixed are the rounds of a server that counts, with an outlier in the second; what
+// the third could not tell does not count.
+var fixed = []figures{
+	{1500, 1000, 40, 1.5, 10, 2, 11, 68, 100, 200},
+	{1500, 10, 4000, 15, 100, 20, 12, 70, 1, 999},
+	{1500, 1200, 44, 1.7, unknown, 2.4, 11, 68, 120, 180},
+}
+
+func TestMedian(t *testing.T) {
+	want := figures{1500, 1000, 44, 1.7, 55, 2.4, 11, 68, 100, 200}
+	if got := median(fixed); got != want {
+		t.Errorf("median = %+v, want %+v", got, want)
+	}
+}
+
+func TestUnknownIsNull(t *testing.T) {
+	text, err := json.Marshal(fixed[2])
+	if err != nil || !strings.Contains(string(text), `"memory_mib":null,"p99_ms":2.4,`) {
+		t.Errorf("%s, %v", text, err)
+	}
+}
+
+func TestBar(t *testing.T) {
+	for _, test := range []struct {
+		f, best figure
+		want    string
+	}{
+		{96, 96, "████████████"}, {48, 96, "██████      "}, {49, 96, "██████▏     "},
+		{0, 96, "            "}, {0, 0, "            "}, {unknown, 96, "            "},
+	} {
+		if got := bar(test.f, test.best); got != test.want {
+			t.Errorf("bar(%v, %v) = %q, want %q", test.f, test.best, got, test.want)
+		}
+	}
+}
+
+var fixedRows = []row{
+	{design: designs[3], rounds: fixed},
+	{design: designs[4], err: errors.New("it does not listen")},
+	{design: designs[5], rounds: []figures{{1500, 2000, 20.25, 0.124, unknown, 1, unknown, unknown, unknown, unknown}}},
+	{design: designs[6]},
+}
+
+func TestTable(t *testing.T) {
+	var text strings.Builder
+	if err := writeTable(&text, fixedRows, load{15, 100, 4096, 10}, 3); err != nil {
+		t.Fatal(err)
+	}
+	const want = `clients: 15, connections of each: 100, bytes: 4096, size of a pool: 10; rounds: 3
+
+server     design                       conn/s               CPU us  switches    MiB  p99 ms  processes  threads  spread
+server03a  the same, and counts           1000 ██████          44.0      1.70   55.0     2.4         11       68  100 to 200
+server04   preforked, parent passes    failed: it does not listen
+server05   one thread per client          2000 ████████████    20.2      0.12      -     1.0          -        -
+server06   multiplexing, poll          not measured
+`
+	if text.String() != want {
+		t.Errorf("the table is\n%s\nwant\n%s", &text, want)
+	}
+}
+
+func TestSVG(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.svg")
+	for want, rows := range map[int][]row{2 + 2: fixedRows, 0: {{design: designs[0]}}} {
+		if err := writeSVG(path, rows, load{15, 100, 4096, 10}); err != nil {
+			t.Fatal(err)
+		}
+		file, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		bars := 0
+		for dec := xml.NewDecoder(file); ; {
+			token, err := dec.Token()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if start, ok := token.(xml.StartElement); ok && start.Name.Local == "rect" {
+				bars++
+			}
+		}
+		if bars != want {
+			t.Errorf("%d bars, want %d", bars, want)
+		}
+	}
+}
+
+func TestBrokenBar(t *testing.T) {
+	rows := []row{
+		{design: designs[0], rounds: []figures{{CPU: 2000}}},
+		{design: designs[1], rounds: []figures{{CPU: 100}}},
+		{design: designs[2], rounds: []figures{{CPU: 50}}},
+	}
+	all := bars(rows, func(f figures) figure { return f.CPU }, 0)
+	if !all[0].Broken || all[1].Broken || all[0].Length != panelLength || all[1].Length != 2*all[2].Length || all[0].Text != "2000" {
+		t.Errorf("%+v", all)
+	}
+}
+
+// script puts a shell script in the place of a program.
+func script(t *testing.T, dir, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const (
+	goodServer = "trap 'exit 0' INT\necho 'Listening on port 1 ...'\nwhile :; do sleep 0.01; done\n"
+	goodClient = "echo '10 connections answered, 0 failed, 0 not made'\n"
+)
+
+func TestFailures(t *testing.T) {
+	for _, test := range []struct{ what, server, client, want string }{
+		{"a server that does not come up", "echo 'server02: no luck' >&2\nexit 1\n", goodClient, "no luck"},
+		{"one that says nothing", "exit 3\n", goodClient, "it has ended before it listened (exit status 3)"},
+		{"one that ends badly", strings.Replace(goodServer, "exit 0", "exit 4", 1), goodClient, "exit status 4"},
+		{"one that answers short", goodServer, "echo 'child 0: connection 1: too short' >&2\nexit 1\n",
+			"client: child 0: connection 1: too short (exit status 1)"},
+		{"one that answers too few", goodServer, "echo '9 connections answered, 0 failed, 1 not made'\n", "9 of 10 connections were answered"},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			script(t, dir, "server02", test.server)
+			script(t, dir, "client", test.client)
+			_, err := measure(context.Background(), dir, designs[1], load{Children: 2, Loops: 5})
+			if err == nil || err.Error() != test.want {
+				t.Errorf("error %v, want %s", err, test.want)
+			}
+		})
+	}
+}

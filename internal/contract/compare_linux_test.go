@@ -1,0 +1,120 @@
+package contract
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// runCompare starts compare with a directory of its own for what it builds.
+func runCompare(t *testing.T, args ...string) (p *program, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	cmd := exec.Command(filepath.Join(bin, "compare"), args...)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	return start(t, cmd), dir
+}
+
+// nothingLeft requires that no program from the directory runs, and no file is there.
+func nothingLeft(t *testing.T, dir string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(files) > 0 {
+		t.Errorf("left behind: %v, error %v", files, err)
+	}
+	for _, process := range processes(t) {
+		exe, err := os.Readlink(filepath.Join("/proc", fmt.Sprint(process.pid), "exe"))
+		if err == nil && strings.HasPrefix(exe, dir) {
+			t.Errorf("process %d still runs: %s", process.pid, exe)
+		}
+	}
+}
+
+func TestCompare(t *testing.T) {
+	t.Parallel()
+	svg := filepath.Join(t.TempDir(), "x.svg")
+	p, dir := runCompare(t, "-c", "3", "-t", "20", "-rounds", "2", "-n", "2", "-json", "-svg", svg, "server08", "server02")
+	if status := p.status(); status != 0 || p.stderr.String() != "" {
+		t.Fatalf("status %d, %s", status, &p.stderr)
+	}
+	nothingLeft(t, dir)
+	var result struct {
+		Load    map[string]int
+		Servers []struct {
+			Name   string
+			Median map[string]float64
+			Rounds []map[string]float64
+		}
+	}
+	if err := json.Unmarshal([]byte(p.stdout.String()), &result); err != nil {
+		t.Fatalf("%v: %s", err, &p.stdout)
+	}
+	if len(result.Servers) != 2 || result.Servers[0].Name != "server02" || result.Servers[1].Name != "server08" {
+		t.Fatalf("the servers are not server02 and server08: %s", &p.stdout)
+	}
+	for _, s := range result.Servers {
+		answered := 0.0
+		for _, round := range s.Rounds {
+			answered += round["answered"]
+			for _, key := range []string{"connections_per_second", "memory_mib", "p99_ms"} {
+				if round[key] <= 0 {
+					t.Errorf("%s: %s is %v", s.Name, key, round[key])
+				}
+			}
+			if round["processes"] != 1 {
+				t.Errorf("%s: %v processes", s.Name, round["processes"])
+			}
+		}
+		if answered != 2*3*20 {
+			t.Errorf("%s: %v connections answered, want 120", s.Name, answered)
+		}
+		if s.Median["connections_per_second"] <= 0 {
+			t.Errorf("%s: the median rate is %v", s.Name, s.Median["connections_per_second"])
+		}
+	}
+	if _, err := os.Stat(svg); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCompareIsInterrupted(t *testing.T) {
+	t.Parallel()
+	p, dir := runCompare(t, "-c", "2", "-t", "1000", "-rounds", "1000", "server02", "server03")
+	runs := func() bool { // the client has been started
+		files, err := filepath.Glob(filepath.Join(dir, "*", "stdout"))
+		if err != nil || len(files) == 0 {
+			return false
+		}
+		text, err := os.ReadFile(files[0])
+		return err == nil && strings.Contains(string(text), "Got request")
+	}
+	waitFor(t, "a server is under load", runs)
+	if err := unix.Kill(-p.cmd.Process.Pid, unix.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if status := p.status(); status != 130 || p.stderr.String() != "" {
+		t.Errorf("status %d, %s", status, &p.stderr)
+	}
+	nothingLeft(t, dir)
+	for _, want := range []string{"\nserver     design ", "\nserver02   multiplexing, select", "\nserver03   preforked, children accept"} {
+		if !strings.Contains(p.stdout.String(), want) {
+			t.Errorf("the table has no %q: %s", want, &p.stdout)
+		}
+	}
+}
+
+func TestCompareCommandLine(t *testing.T) {
+	t.Parallel()
+	p, _ := runCompare(t, "server02", "server99")
+	want := "compare: unexpected argument \"server99\"\nUsage: compare [options] [server01 ...]\n"
+	if status := p.status(); status != 2 || !strings.HasPrefix(p.stderr.String(), want) {
+		t.Errorf("status %d, %s", status, &p.stderr)
+	}
+}
