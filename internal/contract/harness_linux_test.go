@@ -88,19 +88,19 @@ func (o *output) String() string {
 
 // A program is one that was started, in a process group of its own.
 type program struct {
-	t              *testing.T
+	t              testing.TB
 	cmd            *exec.Cmd
 	stdout, stderr output
 	ended          chan struct{} // closed when it has ended
 }
 
 // run starts a built program. What is left of it at the end of the test is killed.
-func run(t *testing.T, name string, args ...string) *program {
+func run(t testing.TB, name string, args ...string) *program {
 	t.Helper()
 	return start(t, exec.Command(filepath.Join(bin, name), args...))
 }
 
-func start(t *testing.T, cmd *exec.Cmd) *program {
+func start(t testing.TB, cmd *exec.Cmd) *program {
 	t.Helper()
 	if err := lookAtSources(); err != nil {
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func start(t *testing.T, cmd *exec.Cmd) *program {
 func tail(s string) string { return s[max(0, len(s)-2000):] }
 
 // waitFor polls until something is so.
-func waitFor(t *testing.T, what string, so func() bool) {
+func waitFor(t testing.TB, what string, so func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !so(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -165,18 +165,18 @@ type process struct {
 }
 
 // processes returns all processes that have not ended.
-func processes(t *testing.T) []process {
+func processes(t testing.TB) []process {
 	t.Helper()
 	return stats(t, "/proc/[0-9]*/stat")
 }
 
 // threads returns the threads of a process.
-func threads(t *testing.T, pid int) []process {
+func threads(t testing.TB, pid int) []process {
 	t.Helper()
 	return stats(t, fmt.Sprintf("/proc/%d/task/*/stat", pid))
 }
 
-func stats(t *testing.T, pattern string) (all []process) {
+func stats(t testing.TB, pattern string) (all []process) {
 	t.Helper()
 	files, err := filepath.Glob(pattern)
 	if err != nil {
@@ -202,7 +202,7 @@ func stats(t *testing.T, pattern string) (all []process) {
 	return all
 }
 
-func number(t *testing.T, s string) int {
+func number(t testing.TB, s string) int {
 	t.Helper()
 	n, err := strconv.Atoi(s)
 	if err != nil {
@@ -258,12 +258,12 @@ type server struct {
 }
 
 // serve starts a server on a free port and waits until it listens.
-func serve(t *testing.T, name string, args ...string) *server {
+func serve(t testing.TB, name string, args ...string) *server {
 	t.Helper()
 	return listening(t, run(t, name, append([]string{"-i", "127.0.0.1", "-p", "0"}, args...)...))
 }
 
-func listening(t *testing.T, p *program) *server {
+func listening(t testing.TB, p *program) *server {
 	t.Helper()
 	s := &server{program: p}
 	waitFor(t, "it listens", func() bool {
@@ -304,7 +304,7 @@ func (s *server) send(request string) *net.TCPConn {
 }
 
 // receive reads so many bytes of a reply.
-func receive(t *testing.T, conn net.Conn, count int) []byte {
+func receive(t testing.TB, conn net.Conn, count int) []byte {
 	t.Helper()
 	reply := make([]byte, count)
 	if n, err := io.ReadFull(conn, reply); err != nil {
