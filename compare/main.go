@@ -122,7 +122,7 @@ func writeJSON(rows []row, l load) error {
 		Servers []server `json:"servers"`
 	}{Load: l}
 	for _, r := range rows {
-		s := server{Name: r.design.name, Design: r.design.words, Rounds: r.rounds}
+		s := server{Name: r.design.name, Design: r.design.words, Rounds: append([]figures{}, r.rounds...)}
 		if r.err != nil {
 			s.Error = r.err.Error()
 		}
@@ -166,10 +166,8 @@ func run(ctx context.Context, designs []design, l load, rounds int, asJSON bool,
 	if svg != "" {
 		err = errors.Join(err, writeSVG(svg, rows, l))
 	}
-	for _, r := range rows {
-		if r.err != nil {
-			err = errors.Join(err, fmt.Errorf("%s: %w", r.design.name, r.err))
-		}
+	if slices.ContainsFunc(rows, func(r row) bool { return r.err != nil }) {
+		err = errors.Join(err, errors.New("not all servers could be measured"))
 	}
 	return err
 }

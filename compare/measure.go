@@ -100,9 +100,12 @@ func (s *server) failure(err error) error {
 
 // end ends the server in order, and returns what it has printed and used.
 func (s *server) end() (stdout string, u usage, err error) {
-	if err := s.cmd.Process.Signal(os.Interrupt); err != nil {
+	if err := s.cmd.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return "", u, err
 	}
+	// Replies may take a server its -timeout, which is 30 s.
+	late := time.AfterFunc(40*time.Second, func() { s.cmd.Process.Kill() })
+	defer late.Stop()
 	if err := <-s.ended; err != nil {
 		return "", u, s.failure(err)
 	}
@@ -182,8 +185,11 @@ func measure(ctx context.Context, dir string, d design, l load) (f figures, err 
 		out, err = drive(ctx, dir, addr, s.port, l)
 		f.Processes, f.Threads, f.Memory = watch.stop()
 	}
-	stdout, used, endErr := s.end()
-	if err = errors.Join(err, endErr); err != nil {
+	stdout, used, serverErr := s.end()
+	if serverErr != nil {
+		return f, serverErr // which is why the client failed, if it did
+	}
+	if err != nil {
 		return f, err
 	}
 	f.Answered = int(find(answeredLine, out, 1))
