@@ -45,7 +45,7 @@ func Listen(addr netip.AddrPort) (listener int, bound netip.AddrPort, err error)
 	}
 	// With the first timer, which may be one of its own, the Go runtime creates its
 	// epoll, and it dies if there is no descriptor left for that.
-	time.Sleep(1)
+	time.Sleep(time.Nanosecond)
 	return listener, addrPort(from), nil
 }
 
