@@ -73,10 +73,10 @@ var fixedRows = []row{
 
 func TestTable(t *testing.T) {
 	var text strings.Builder
-	if err := writeTable(&text, fixedRows, load{15, 100, 4096, 10}, 3); err != nil {
+	if err := writeTable(&text, fixedRows, load{15, 100, 4096, 10}, 9); err != nil {
 		t.Fatal(err)
 	}
-	const want = `clients: 15, connections of each: 100, bytes: 4096, size of a pool: 10; rounds: 3
+	const want = `clients: 15, connections of each: 100, bytes: 4096, size of a pool: 10; rounds: 3 of 9
 
 server     design                       conn/s               CPU us  switches    MiB  p99 ms  processes  threads  spread
 server03a  the same, and counts           1000 ██████          44.0      1.70   55.0     2.4         11       68  100 to 200

@@ -27,7 +27,15 @@ func bar(f, best figure) string {
 func writeTable(w io.Writer, rows []row, l load, rounds int) error {
 	const form = "%-9s  %-27s %7s %s %7s %9s %6s %7s %10s %8s  %s\n"
 	var text strings.Builder
-	fmt.Fprintf(&text, "%v; rounds: %d\n\n", l, rounds)
+	complete := 0
+	for _, r := range rows {
+		complete = max(complete, len(r.rounds))
+	}
+	fmt.Fprintf(&text, "%v; rounds: %d", l, complete)
+	if complete < rounds {
+		fmt.Fprintf(&text, " of %d", rounds)
+	}
+	text.WriteString("\n\n")
 	fmt.Fprintf(&text, form, "server", "design", "conn/s", strings.Repeat(" ", barWidth),
 		"CPU us", "switches", "MiB", "p99 ms", "processes", "threads", "spread")
 	best := figure(0)
