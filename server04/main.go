@@ -277,15 +277,22 @@ func (s *server) printStats() {
 
 // serve returns nil when it is time to stop.
 func (s *server) serve(stop, died int) error {
-	conn := -1 // accepted, and not passed yet
+	conn := -1          // accepted, and not passed yet
+	var retry time.Time // not to fill the pool again before
 	for {
-		filled, err := s.fill()
-		if err != nil {
-			return err
-		}
 		var limit *unix.Timeval
-		if !filled {
-			limit = &unix.Timeval{Sec: 1}
+		if time.Now().After(retry) {
+			filled, err := s.fill()
+			if err != nil {
+				return err
+			}
+			if !filled {
+				retry = time.Now().Add(time.Second)
+			}
+		}
+		if wait := time.Until(retry); wait > 0 {
+			tv := unix.NsecToTimeval(wait.Nanoseconds())
+			limit = &tv
 		}
 		if conn >= 0 && s.pass(conn) {
 			conn = -1

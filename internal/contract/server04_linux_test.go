@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -63,6 +66,27 @@ func TestChildKilledBeforeItReceives(t *testing.T) {
 	receive(t, next, 7)
 	want := fmt.Sprintf("server04: child 0 (PID %d) was killed by SIGKILL\n", old[0])
 	waitFor(t, "the death is reported, and nothing else", func() bool { return s.stderr.String() == want })
+}
+
+// There are fewer descriptors than the pool needs. It works with the children that it
+// has, and tries once a second to start another.
+func TestPoolBeyondTheLimit(t *testing.T) {
+	t.Parallel()
+	begin := time.Now()
+	path := filepath.Join(bin, "server04")
+	s := listening(t, start(t, exec.Command("/bin/sh", "-c", "ulimit -n 40; exec "+path+" -i 127.0.0.1 -p 0 -n 100")))
+	waitFor(t, "the limit is reached", func() bool { return strings.Contains(s.stderr.String(), "too many open files\n") })
+	crowd(s)
+	if n, most := strings.Count(s.stderr.String(), "\n"), int(time.Since(begin).Seconds())+1; n > most {
+		t.Errorf("it has tried %d times in less than %d s", n, most)
+	}
+	sum := 0
+	for _, count := range statistics(t, s, "child") {
+		sum += count
+	}
+	if sum != 1500 {
+		t.Errorf("%d connections counted, want 1500", sum)
+	}
 }
 
 // calls reports whether a thread of the process is in this system call (proc(5),
