@@ -1,10 +1,7 @@
 package contract
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -87,39 +84,4 @@ func TestPoolBeyondTheLimit(t *testing.T) {
 	if sum != 1500 {
 		t.Errorf("%d connections counted, want 1500", sum)
 	}
-}
-
-// calls reports whether a thread of the process is in this system call (proc(5),
-// /proc/pid/syscall).
-func calls(t *testing.T, pid, number int) bool {
-	t.Helper()
-	for _, thread := range threads(t, pid) {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/syscall", pid, thread.pid))
-		if errors.Is(err, os.ErrPermission) {
-			t.Skip(err)
-		}
-		if strings.HasPrefix(string(text), fmt.Sprintf("%d ", number)) {
-			return true
-		}
-	}
-	return false
-}
-
-// accepted reports whether the server's end of a client's connection is out of the
-// backlog: before, it belongs to no file, and its inode is 0 (proc(5), /proc/net/tcp).
-func accepted(t *testing.T, client string) bool {
-	t.Helper()
-	text, err := os.ReadFile("/proc/net/tcp")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := strings.Cut(client, ":")
-	remote := fmt.Sprintf("0100007F:%04X", number(t, port))
-	for line := range bytes.Lines(text) {
-		f := strings.Fields(string(line))
-		if f[2] == remote && f[9] != "0" {
-			return true
-		}
-	}
-	return false
 }
