@@ -197,9 +197,7 @@ func TestClientWithKilledChild(t *testing.T) {
 		children = c.children()
 		return len(children) == 2
 	})
-	if err := unix.Kill(children[0], unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	kill(t, unix.SIGKILL, children[0])
 	waitFor(t, "the death is reported", func() bool {
 		return regexp.MustCompile(`^child \d: was killed by SIGKILL\n$`).MatchString(c.stderr.String())
 	})
@@ -226,9 +224,7 @@ func TestClientIsInterrupted(t *testing.T) {
 		for range 3 {
 			<-answered // every child waits
 		}
-		if err := unix.Kill(-c.cmd.Process.Pid, sig); err != nil {
-			t.Fatal(err)
-		}
+		kill(t, sig, -c.cmd.Process.Pid)
 		if status := c.status(); status != want {
 			t.Errorf("%v: status %d, want %d", sig, status, want)
 		}

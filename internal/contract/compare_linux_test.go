@@ -96,9 +96,7 @@ func TestCompareIsInterrupted(t *testing.T) {
 		return err == nil && strings.Contains(string(text), "Got request")
 	}
 	waitFor(t, "a server is under load", runs)
-	if err := unix.Kill(-p.cmd.Process.Pid, unix.SIGINT); err != nil {
-		t.Fatal(err)
-	}
+	kill(t, unix.SIGINT, -p.cmd.Process.Pid)
 	if status := p.status(); status != 130 || p.stderr.String() != "" {
 		t.Errorf("status %d, %s", status, &p.stderr)
 	}

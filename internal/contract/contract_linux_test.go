@@ -303,9 +303,7 @@ func TestOrderlyEnd(t *testing.T) {
 				if toGroup {
 					pid = -pid
 				}
-				if err := unix.Kill(pid, sig); err != nil {
-					t.Fatal(err)
-				}
+				kill(t, sig, pid)
 				waitFor(t, "new clients are refused", func() bool {
 					c, err := net.Dial("tcp", s.addr())
 					if err == nil {
@@ -342,9 +340,7 @@ func TestEndUnderLoad(t *testing.T) {
 		if d.pool {
 			s.settled(d)
 		}
-		if err := unix.Kill(-s.cmd.Process.Pid, unix.SIGINT); err != nil {
-			t.Fatal(err)
-		}
+		kill(t, unix.SIGINT, -s.cmd.Process.Pid)
 		if status := s.status(); status != 0 {
 			t.Errorf("exit status %d", status)
 		}
@@ -406,11 +402,7 @@ func TestKilledChildren(t *testing.T) {
 		var children []int
 		for range 3 {
 			children = s.poolOf(7, children)
-			for _, pid := range children {
-				if err := unix.Kill(pid, unix.SIGKILL); err != nil {
-					t.Fatal(err)
-				}
-			}
+			kill(t, unix.SIGKILL, children...)
 		}
 		s.poolOf(7, children)
 		crowd(s)
@@ -427,16 +419,13 @@ func TestChildOfTheShell(t *testing.T) {
 		if !d.forks {
 			t.Skip("it does not wait for children")
 		}
-		path := filepath.Join(bin, d.name)
-		s := listening(t, start(t, exec.Command("/bin/sh", "-c", "sleep 1000 & exec "+path+" -i 127.0.0.1 -p 0")))
+		s := serveAfter(t, "sleep 1000 &", d.name)
 		for _, pid := range s.children() {
 			name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 			if err != nil || string(name) != "sleep\n" {
 				continue
 			}
-			if err := unix.Kill(pid, unix.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
+			kill(t, unix.SIGKILL, pid)
 			waitFor(t, "the shell's child is reaped", func() bool { return unix.Kill(pid, 0) == unix.ESRCH })
 		}
 		crowd(s)
@@ -455,9 +444,7 @@ func TestTerminatedChild(t *testing.T) {
 		conn := s.swallower()
 		receive(t, conn, 1000)
 		children := s.poolOf(1, nil)
-		if err := unix.Kill(children[0], unix.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
+		kill(t, unix.SIGTERM, children[0])
 		receive(t, conn, 20000000-1000)
 		s.poolOf(1, children)
 		s.ask("5\n", 5)
@@ -505,8 +492,7 @@ func (s *server) hasEpoll() bool {
 
 func TestDescriptorLimit(t *testing.T) {
 	each(t, func(t *testing.T, d design) {
-		path := filepath.Join(bin, d.name)
-		s := listening(t, start(t, exec.Command("/bin/sh", "-c", "ulimit -n 64; exec "+path+" -i 127.0.0.1 -p 0")))
+		s := serveAfter(t, "ulimit -n 64;", d.name)
 		if !s.hasEpoll() {
 			t.Error("the Go runtime has still to create its epoll, and will die if it cannot")
 		}

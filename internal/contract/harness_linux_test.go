@@ -138,12 +138,20 @@ func waitFor(t testing.TB, what string, so func() bool) {
 	}
 }
 
+// kill sends a signal to processes, to a whole group if the PID is negative.
+func kill(t testing.TB, sig unix.Signal, pids ...int) {
+	t.Helper()
+	for _, pid := range pids {
+		if err := unix.Kill(pid, sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // signal sends a signal to the program alone.
 func (p *program) signal(sig unix.Signal) {
 	p.t.Helper()
-	if err := unix.Kill(p.cmd.Process.Pid, sig); err != nil {
-		p.t.Fatal(err)
-	}
+	kill(p.t, sig, p.cmd.Process.Pid)
 }
 
 // status waits for the end of the program and returns its exit status.
@@ -296,6 +304,14 @@ type server struct {
 func serve(t testing.TB, name string, args ...string) *server {
 	t.Helper()
 	return listening(t, run(t, name, append([]string{"-i", "127.0.0.1", "-p", "0"}, args...)...))
+}
+
+// serveAfter is serve in a shell that first does something else, and then becomes the
+// server.
+func serveAfter(t testing.TB, first, name string, args ...string) *server {
+	t.Helper()
+	line := []string{first, "exec", filepath.Join(bin, name), "-i", "127.0.0.1", "-p", "0"}
+	return listening(t, start(t, exec.Command("/bin/sh", "-c", strings.Join(append(line, args...), " "))))
 }
 
 func listening(t testing.TB, p *program) *server {

@@ -30,8 +30,6 @@ func TestManyIdleConnections(t *testing.T) {
 				t.Skipf("the limit of descriptors is %d, this needs %d", limit.Cur, need)
 			}
 			s := serve(t, test.name)
-			// The first and the last ones are asked for something, and so are known
-			// to have been accepted.
 			var idle []net.Conn
 			ask := func(conn net.Conn) {
 				fmt.Fprintln(conn, 4096)
@@ -40,6 +38,7 @@ func TestManyIdleConnections(t *testing.T) {
 			for range test.idle {
 				idle = append(idle, s.connect())
 			}
+			// Whoever is answered has been accepted, and so have all before.
 			ask(idle[0])
 			ask(idle[test.idle-1])
 			var times []time.Duration

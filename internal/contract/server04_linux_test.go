@@ -2,8 +2,6 @@ package contract
 
 import (
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -20,9 +18,7 @@ func TestChildKilledWithConnection(t *testing.T) {
 	receive(t, held, 1000)
 	next := s.send("5\n") // in the backlog, as nobody is free
 	old := s.poolOf(1, nil)
-	if err := unix.Kill(old[0], unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	kill(t, unix.SIGKILL, old[0])
 	if got, err := rest(held); got >= 20000000-1000 || err != nil {
 		t.Errorf("of the child that was killed came %d bytes more, error %v", got, err)
 	}
@@ -42,9 +38,7 @@ func TestChildKilledBeforeItReceives(t *testing.T) {
 	s.ask("5\n", 5)
 	old := s.poolOf(1, nil)
 	waitFor(t, "the child waits for the next connection", func() bool { return calls(t, old[0], unix.SYS_RECVMSG) })
-	if err := unix.Kill(old[0], unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	kill(t, unix.SIGSTOP, old[0])
 	waitFor(t, "the child has stopped", func() bool {
 		return !slices.ContainsFunc(threads(t, old[0]), func(p process) bool { return p.state != "T" })
 	})
@@ -53,9 +47,7 @@ func TestChildKilledBeforeItReceives(t *testing.T) {
 		return accepted(t, first.LocalAddr().String())
 	})
 	next := s.send("7\n")
-	if err := unix.Kill(old[0], unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	kill(t, unix.SIGKILL, old[0])
 	// Or is not lost at all, if the parent had not passed it yet.
 	if got, err := rest(first); got != 0 && got != 6 || err != nil {
 		t.Errorf("the first connection got %d bytes, error %v", got, err)
@@ -70,18 +62,13 @@ func TestChildKilledBeforeItReceives(t *testing.T) {
 func TestPoolBeyondTheLimit(t *testing.T) {
 	t.Parallel()
 	begin := time.Now()
-	path := filepath.Join(bin, "server04")
-	s := listening(t, start(t, exec.Command("/bin/sh", "-c", "ulimit -n 40; exec "+path+" -i 127.0.0.1 -p 0 -n 100")))
+	s := serveAfter(t, "ulimit -n 40;", "server04", "-n", "100")
 	waitFor(t, "the limit is reached", func() bool { return strings.Contains(s.stderr.String(), "too many open files\n") })
 	crowd(s)
 	if n, most := strings.Count(s.stderr.String(), "\n"), int(time.Since(begin).Seconds())+1; n > most {
 		t.Errorf("it has tried %d times in less than %d s", n, most)
 	}
-	sum := 0
-	for _, count := range statistics(t, s, "child") {
-		sum += count
-	}
-	if sum != 1500 {
+	if sum := total(statistics(t, s, "child")); sum != 1500 {
 		t.Errorf("%d connections counted, want 1500", sum)
 	}
 }

@@ -3,6 +3,7 @@ package contract
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,7 +20,6 @@ func statistics(t *testing.T, s *server, what string) (counts []int) {
 	}
 	lines := strings.Split(strings.TrimSuffix(s.stdout.String(), "\n"), "\n")
 	form := regexp.MustCompile("^" + what + ` (\d+) *: (\d+) times$`)
-	sum, fewest, most := 0, -1, 0
 	var want []string
 	for _, line := range lines {
 		match := form.FindStringSubmatch(line)
@@ -29,11 +29,11 @@ func statistics(t *testing.T, s *server, what string) (counts []int) {
 		count := number(t, match[2])
 		want = append(want, fmt.Sprintf("%s %-2d: %d times", what, len(counts), count))
 		counts = append(counts, count)
-		sum, most = sum+count, max(most, count)
-		if fewest < 0 || count < fewest {
-			fewest = count
-		}
 	}
+	if len(counts) == 0 {
+		t.Fatalf("it counts nothing: %s", tail(s.stdout.String()))
+	}
+	sum, fewest, most := total(counts), slices.Min(counts), slices.Max(counts)
 	mean := float64(sum) / float64(len(counts))
 	want = append(want, "", fmt.Sprintf("%d connections; per %s: fewest %d, mean %.1f, most %d", sum, what, fewest, mean, most))
 	want = append([]string{""}, want...)
@@ -41,6 +41,13 @@ func statistics(t *testing.T, s *server, what string) (counts []int) {
 		t.Errorf("it ends with\n%q\nwant\n%q", got, want)
 	}
 	return counts
+}
+
+func total(counts []int) (sum int) {
+	for _, count := range counts {
+		sum += count
+	}
+	return sum
 }
 
 // counting are the servers that count, and whom they count.
@@ -58,16 +65,14 @@ func TestStatistics(t *testing.T) {
 			if len(counts) != 10 {
 				t.Fatalf("it counts %d", len(counts))
 			}
-			sum := 0
 			for index, count := range counts {
-				sum += count
 				// Where the kernel gives out the connections, they are 600 on average;
 				// server04 prefers the first.
 				if count < 60 && name != "server04" {
 					t.Errorf("%s %d has stood idle: %d times", what, index, count)
 				}
 			}
-			if sum != 6000 {
+			if sum := total(counts); sum != 6000 {
 				t.Errorf("%d connections counted, want 6000", sum)
 			}
 		})
@@ -95,18 +100,10 @@ func TestReplacedChildrenKeepTheirCount(t *testing.T) {
 			for range 3 {
 				children = s.poolOf(3, children)
 				crowd(s)
-				for _, pid := range children {
-					if err := unix.Kill(pid, unix.SIGKILL); err != nil {
-						t.Fatal(err)
-					}
-				}
+				kill(t, unix.SIGKILL, children...)
 			}
 			s.poolOf(3, children)
-			sum := 0
-			for _, count := range statistics(t, s, "child") {
-				sum += count
-			}
-			if sum != 4500 {
+			if sum := total(statistics(t, s, "child")); sum != 4500 {
 				t.Errorf("%d connections counted, want 4500", sum)
 			}
 		})
