@@ -26,7 +26,9 @@ func bars(rows []row, of func(figures) figure, decimals int) (all []svgBar) {
 	var values []figure
 	for _, r := range rows {
 		if len(r.rounds) > 0 {
-			values = append(values, of(median(r.rounds)))
+			v := of(median(r.rounds))
+			values = append(values, v)
+			all = append(all, svgBar{Y: len(all) * rowHeight, Label: r.design.name, Text: v.text(decimals)})
 		}
 	}
 	if len(values) == 0 {
@@ -37,16 +39,11 @@ func bars(rows []row, of func(figures) figure, decimals int) (all []svgBar) {
 	if len(sorted) > 1 && longest > 3*sorted[len(sorted)-2] {
 		longest = sorted[len(sorted)-2] * 1.2
 	}
-	for _, r := range rows {
-		if len(r.rounds) == 0 {
-			continue
-		}
-		v := of(median(r.rounds))
-		b := svgBar{Y: len(all) * rowHeight, Label: r.design.name, Text: v.text(decimals), Broken: v > longest}
+	for i, v := range values {
+		all[i].Broken = v > longest
 		if longest > 0 {
-			b.Length = panelLength * float64(min(v, longest)/longest)
+			all[i].Length = panelLength * float64(min(v, longest)/longest)
 		}
-		all = append(all, b)
 	}
 	return all
 }

@@ -327,7 +327,7 @@ func (s *server) serve(stop, died int) error {
 			}
 			if sock.Exhausted(err) {
 				log.Print(err)
-				unix.Poll(nil, 1000) // ms; meanwhile clients wait in the backlog
+				time.Sleep(time.Second) // meanwhile clients wait in the backlog
 				break
 			}
 			if err != nil {
