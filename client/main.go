@@ -1,7 +1,6 @@
-// Client is the test client for all servers. It starts child processes, each of
-// which makes its connections one after the other: it asks for a number of bytes,
-// reads the whole reply however it is cut up, and closes. The parent waits for the
-// children and sums up.
+// Client is the test client for all servers. It starts children. Each child makes its
+// connections one after the other: it asks for a number of bytes, reads the whole reply,
+// and closes. The parent waits for the children and prints a summary.
 package main
 
 import (
@@ -12,9 +11,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/signal"
-	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,14 +25,22 @@ import (
 // The descriptors that a child inherits.
 const (
 	resultsFile = reexec.FirstFile + iota // memory that it shares with the parent
-	readyPipe                             // which it closes when it is ready
-	startPipe                             // which the parent closes when all are
+	readyPipe                             // the child closes it when it is ready
+	startPipe                             // the parent closes it when all children are
 )
 
-// fetch makes one connection, sends a request for count bytes and reads the whole
-// reply.
+// terminated is the exit status of a child that got SIGTERM.
+const terminated = 128 + int(unix.SIGTERM)
+
+// addresses is the environment variable by which children get the server's addresses.
+const addresses = "CSDESIGN_ADDRESSES"
+
+// clearLine removes the line that shows progress. It is empty if there is no terminal.
+var clearLine = option.ClearLine()
+
+// fetch makes one connection: it asks for count bytes and reads the whole reply.
 func fetch(server netip.AddrPort, request []byte, count int, buf []byte) error {
-	conn, err := sock.Connect(server)
+	conn, err := connect(server)
 	if err != nil {
 		return err
 	}
@@ -42,40 +48,46 @@ func fetch(server netip.AddrPort, request []byte, count int, buf []byte) error {
 	if _, err := unix.Write(conn, request); err != nil {
 		return fmt.Errorf("send request: %w", err)
 	}
-	for got := 0; got < count; {
-		n, err := sock.Read(conn, buf)
-		if err == unix.EINTR {
+	if count == 0 {
+		// The end of the connection is what the client waits for. A server that keeps
+		// connections open closes it when the client has nothing more to send.
+		if err := unix.Shutdown(conn, unix.SHUT_WR); err != nil {
+			return fmt.Errorf("shut down the connection for sending: %w", err)
+		}
+	}
+	for got := 0; got < count || count == 0; {
+		n, err := unix.Read(conn, buf)
+		switch {
+		case err == unix.EINTR:
 			continue
-		}
-		if err != nil {
+		case err != nil:
 			return fmt.Errorf("read reply: %d of %d bytes read: %w", got, count, err)
-		}
-		if n == 0 {
+		case n == 0 && count == 0:
+			return nil
+		case n == 0:
 			return fmt.Errorf("read reply: it ended after %d of %d bytes", got, count)
 		}
 		if got += n; got > count {
-			return fmt.Errorf("read reply: there is more than the %d bytes asked for", count)
+			return fmt.Errorf("read reply: it has more than the %d bytes asked for", count)
 		}
 	}
 	return nil
 }
 
 // childLoop is all that a child does.
-func childLoop(addrs []netip.Addr, port uint16, count int, t tally) error {
-	// While a second processor is idle, the runtime leaves a thread that waits in a
-	// system call alone for 10 ms. With one it steps in after 20 us, each time.
-	runtime.GOMAXPROCS(2)
+func childLoop(servers []netip.AddrPort, count int, t tally) error {
 	request := fmt.Appendf(nil, "%d\n", count)
 	buf := make([]byte, 64<<10)
 	unix.Close(readyPipe)
 	awaitClose(startPipe)
 	for i := 1; i < len(t); i++ {
+		reexec.Yield()
 		begin := time.Now()
-		err := fetch(netip.AddrPortFrom(addrs[0], port), request, count, buf)
-		// A server need not listen at all addresses that its name has.
-		for ; i == 1 && len(addrs) > 1 && errors.Is(err, unix.ECONNREFUSED); addrs = addrs[1:] {
+		err := fetch(servers[0], request, count, buf)
+		// A name may have addresses at which the server does not listen.
+		for ; i == 1 && len(servers) > 1 && errors.Is(err, unix.ECONNREFUSED); servers = servers[1:] {
 			begin = time.Now()
-			err = fetch(netip.AddrPortFrom(addrs[1], port), request, count, buf)
+			err = fetch(servers[1], request, count, buf)
 		}
 		if err != nil {
 			return fmt.Errorf("connection %d: %w", i, err)
@@ -86,7 +98,7 @@ func childLoop(addrs []netip.Addr, port uint16, count int, t tally) error {
 	return nil
 }
 
-// awaitClose waits until every process has closed the other end of the pipe.
+// awaitClose waits until all processes have closed the other end of a pipe.
 func awaitClose(pipe int) {
 	for {
 		if _, err := unix.Read(pipe, make([]byte, 1)); err != unix.EINTR {
@@ -95,59 +107,59 @@ func awaitClose(pipe int) {
 	}
 }
 
-// startChildren returns the PIDs of the children, which all have begun at the same
-// time: starting them takes longer than many a run.
-func startChildren(childNum, results int) ([]int, error) {
-	var ready, start [2]int
-	if err := errors.Join(unix.Pipe(ready[:]), unix.Pipe(start[:])); err != nil {
-		return nil, fmt.Errorf("create pipe: %w", err)
+// startChildren starts the children, and stops early if there is something in stop. All
+// children begin at the same time, because starting them takes longer than many runs: when
+// ready is closed, all have started, and begin makes them begin.
+func startChildren(childNum, results int, stop <-chan os.Signal) (pids []int, ready <-chan bool, begin func(), err error) {
+	var readyPipe, startPipe [2]int
+	if err := errors.Join(unix.Pipe(readyPipe[:]), unix.Pipe(startPipe[:])); err != nil {
+		return nil, nil, nil, fmt.Errorf("create a pipe: %w", err)
 	}
-	for _, fd := range []int{ready[0], ready[1], start[0], start[1]} {
+	for _, fd := range slices.Concat(readyPipe[:], startPipe[:]) {
 		unix.CloseOnExec(fd)
 	}
-	pids := make([]int, childNum)
-	for index := range pids {
-		pid, err := reexec.Start(index, results, ready[1], start[0])
+	for index := 0; index < childNum && len(stop) == 0; index++ {
+		pid, err := reexec.Start(index, results, readyPipe[1], startPipe[0])
 		if err != nil {
-			return nil, err
+			return nil, nil, nil, err
 		}
-		pids[index] = pid
+		pids = append(pids, pid)
 	}
-	unix.Close(ready[1])
-	unix.Close(start[0])
-	awaitClose(ready[0])
-	unix.Close(start[1])
-	return pids, nil
+	unix.Close(readyPipe[1])
+	unix.Close(startPipe[0])
+	closed := make(chan bool)
+	go func() {
+		awaitClose(readyPipe[0])
+		close(closed)
+	}()
+	return pids, closed, func() { unix.Close(startPipe[1]) }, nil
 }
 
-// request has childNum children make conNum connections each, and returns the exit
-// status of the program.
+// request makes childNum children make conNum connections each, and returns the exit status
+// of the program.
 func request(childNum, conNum, count int) (status int, err error) {
-	results, err := reexec.CreateShared(childNum * (1 + conNum))
+	results, words, err := reexec.CreateShared(childNum * (1 + conNum))
 	if err != nil {
 		return 0, err
 	}
-	tallies, err := mapTallies(results, childNum, conNum)
-	if err != nil {
-		return 0, err
-	}
-	died := make(chan os.Signal, 1)
-	signal.Notify(died, unix.SIGCHLD)
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	pids, err := startChildren(childNum, results)
+	tallies := talliesIn(words, childNum)
+	died, stop := reexec.Died(), sock.Stop(0)
+	pids, ready, start, err := startChildren(childNum, results, stop)
 	if err != nil {
 		return 0, err
 	}
 	begin := time.Now()
 	progress := time.NewTicker(200 * time.Millisecond)
 	failed := 0
-	for running := childNum; running > 0; {
+	for running := len(pids); running > 0; {
 		select {
+		case <-ready:
+			start()
+			begin, ready = time.Now(), nil
 		case <-died:
 		case <-progress.C:
-			if option.ClearLine != "" && time.Since(begin) > time.Second {
-				fmt.Fprintf(os.Stderr, "%s%d of %d connections", option.ClearLine, answered(tallies), childNum*conNum)
+			if clearLine != "" && time.Since(begin) > time.Second {
+				fmt.Fprintf(os.Stderr, "%s%d of %d connections", clearLine, answered(tallies), childNum*conNum)
 			}
 		case sig := <-stop:
 			status = 128 + int(sig.(unix.Signal))
@@ -157,48 +169,66 @@ func request(childNum, conNum, count int) (status int, err error) {
 				}
 			}
 		}
-		for pid, ended, ok := reexec.Reap(); ok; pid, ended, ok = reexec.Reap() {
+		for pid, exit := range reexec.Ended {
 			index := slices.Index(pids, pid)
 			if index < 0 {
-				continue // left to us by the shell whose place we took
+				continue // not ours: a child of the shell that became this program by exec
 			}
 			pids[index] = 0
 			running--
+			fmt.Fprint(os.Stderr, clearLine)
 			switch {
-			case ended == 0:
-				fmt.Fprint(os.Stderr, option.ClearLine)
+			case exit.ExitStatus() == 0:
 				fmt.Printf("Child %d is done\n", index)
+			case exit.ExitStatus() == terminated:
+				fmt.Printf("Child %d was terminated\n", index)
+				status = max(status, 1)
 			case status <= 1:
 				status = 1
 				failed++
-				if ended.Signaled() {
-					fmt.Fprintf(os.Stderr, "%schild %d: %s\n", option.ClearLine, index, reexec.Describe(ended))
+				if exit.Signaled() {
+					fmt.Fprintf(os.Stderr, "child %d: %v\n", index, exit)
 				}
 			}
 		}
 	}
 	elapsed := time.Since(begin)
-	fmt.Fprint(os.Stderr, option.ClearLine)
+	fmt.Fprint(os.Stderr, clearLine)
 	summarize(tallies, count, failed, elapsed)
 	return status, nil
 }
 
-// resolve returns the addresses of a host that is given by its name or by one of
-// them.
-func resolve(host string) ([]netip.Addr, error) {
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{addr}, nil
+// lookUp puts the addresses of a host, which is given by name or by address, into the
+// environment of the children: only the parent asks the resolver.
+func lookUp(host string) error {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return os.Setenv(addresses, host)
 	}
 	addrs, err := net.DefaultResolver.LookupNetIP(context.Background(), "ip", host)
-	for i := range addrs {
-		addrs[i] = addrs[i].Unmap()
+	if err != nil {
+		return err
 	}
-	return addrs, err
+	var list []string
+	for _, addr := range addrs {
+		list = append(list, addr.Unmap().String())
+	}
+	return os.Setenv(addresses, strings.Join(list, " "))
+}
+
+// servers returns what lookUp has found.
+func servers(port int) (list []netip.AddrPort, err error) {
+	for _, s := range strings.Fields(os.Getenv(addresses)) {
+		addr, err := netip.ParseAddr(s)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, netip.AddrPortFrom(addr, uint16(port)))
+	}
+	return list, nil
 }
 
 func main() {
-	log.SetFlags(0)
-	index, _, isChild := reexec.Child()
+	index, terminate, isChild := reexec.Child()
 	host := option.String("i", "host", "NAME", "name or address of the server (required)")
 	port := option.Int("p", "port", 0, 1, 65535, "port of the server (required)")
 	childNum := option.Int("c", "child-num", 5, 1, 1024, "number of children")
@@ -208,22 +238,29 @@ func main() {
 	if *host == "" || *port == 0 {
 		option.Fail("options -i and -p are required")
 	}
-	log.SetPrefix("client: ")
-	addrs, err := resolve(*host)
-	if err != nil {
-		log.Fatal(err)
-	}
 	if isChild {
-		log.SetPrefix(fmt.Sprintf("%schild %d: ", option.ClearLine, index))
-		tallies, err := mapTallies(resultsFile, *childNum, *conNum)
-		if err == nil {
-			err = childLoop(addrs, uint16(*port), *count, tallies[index])
-		}
+		log.SetPrefix(fmt.Sprintf("%schild %d: ", clearLine, index))
+		go func() {
+			<-terminate
+			os.Exit(terminated)
+		}()
+		servers, err := servers(*port)
 		if err != nil {
+			log.Fatal(err)
+		}
+		words, err := reexec.MapShared(resultsFile, *childNum*(1+*conNum))
+		if err != nil {
+			log.Fatal(err)
+		}
+		if err := childLoop(servers, *count, talliesIn(words, *childNum)[index]); err != nil {
 			log.Fatal(err)
 		}
 		return
 	}
+	if err := lookUp(*host); err != nil {
+		log.Fatal(err)
+	}
+	os.Setenv("GOMAXPROCS", "2") // for the children, as in a reexec.Pool
 	status, err := request(*childNum, *conNum, *count)
 	if err != nil {
 		log.Fatal(err)

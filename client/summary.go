@@ -5,24 +5,20 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
-
-	"csdesign/internal/reexec"
 )
 
 // A tally is what a child leaves in shared memory: the number of connections that
 // were answered, then the time that each of them took, in nanoseconds.
 type tally []atomic.Int64
 
-func mapTallies(file, childNum, conNum int) ([]tally, error) {
-	words, err := reexec.MapShared(file, childNum*(1+conNum))
-	if err != nil {
-		return nil, err
-	}
+// talliesIn cuts the words into a tally for each child.
+func talliesIn(words []atomic.Int64, childNum int) []tally {
 	tallies := make([]tally, childNum)
+	size := len(words) / childNum
 	for i := range tallies {
-		tallies[i] = words[i*(1+conNum) : (i+1)*(1+conNum)]
+		tallies[i] = words[i*size : (i+1)*size]
 	}
-	return tallies, nil
+	return tallies
 }
 
 func answered(tallies []tally) (n int) {

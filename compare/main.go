@@ -62,8 +62,8 @@ type row struct {
 
 // progress says on a terminal what is going on, in place of what it said before.
 func progress(format string, args ...any) {
-	if option.ClearLine != "" {
-		fmt.Fprintf(os.Stderr, option.ClearLine+format, args...)
+	if clear := option.ClearLine(); clear != "" {
+		fmt.Fprintf(os.Stderr, clear+format, args...)
 	}
 }
 

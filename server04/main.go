@@ -1,24 +1,23 @@
-// Server04 is a preforked TCP server whose parent passes descriptors. The parent
-// alone accepts. It has a UNIX-domain socket pair to every child, and sends each
-// connection through one of them to a child that is free, as a control message
-// (SCM_RIGHTS). A child that is free says so by a byte in the other direction; while
-// none is, the parent does not look at the listener, and clients wait in the backlog.
+// Server04 is a preforked TCP server whose parent passes descriptors. Only the parent
+// accepts. It has a UNIX-domain socket pair, a channel, to each child, and sends a
+// connection through it to a child that is free, as a control message (SCM_RIGHTS). A child
+// that is free sends a byte in the other direction. While no child is free, the parent does
+// not look at the listener, and clients wait in the backlog.
 //
-// See Stevens, UNIX Network Programming, 15.7 and 30.9, and Kerrisk, The Linux
-// Programming Interface, 61.13.3.
+// See Stevens, UNIX Network Programming, sections 15.7 and 30.9, and Kerrisk, The Linux
+// Programming Interface, section 61.13.3.
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net/netip"
 	"os"
-	"os/signal"
-	"runtime"
 	"slices"
-	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,102 +28,76 @@ import (
 	"csdesign/internal/sock"
 )
 
-// writeFD sends a descriptor through a channel, together with a byte: a control
-// message does not travel alone (unix(7)). The sender can close its copy at once.
-func writeFD(channel, fd int) error {
-	return unix.Sendmsg(channel, []byte{0}, unix.UnixRights(fd), nil, 0)
+// writeFD sends a connection's descriptor through a channel, as a control message. Such a
+// message cannot be sent without data (unix(7)); here the data are the client's address.
+// The sender can close its copy of the descriptor at once.
+func writeFD(channel, fd int, peer netip.AddrPort) error {
+	data, _ := peer.MarshalBinary() // it never fails
+	return unix.Sendmsg(channel, data, unix.UnixRights(fd), nil, 0)
 }
 
-// readFD waits for a descriptor. At the end of the channel it returns io.EOF.
-func readFD(channel int) (fd int, err error) {
-	var data [1]byte
-	control := make([]byte, unix.CmsgSpace(4))
-	n, controlSize, _, _, err := unix.Recvmsg(channel, data[:], control, sock.CmsgCloexec)
+// readFD receives a descriptor. At the end of the channel it returns io.EOF.
+func readFD(channel int) (fd int, peer netip.AddrPort, err error) {
+	var data, control [64]byte
+	// Unlike unix.Recvmsg this makes no garbage, so the child's heap does not grow.
+	n, controlSize, _, _, err := syscall.Recvmsg(channel, data[:], control[:], 0)
 	if err != nil {
-		return -1, fmt.Errorf("receive a descriptor: %w", err)
+		return -1, peer, fmt.Errorf("receive a descriptor: %w", err)
 	}
 	if n == 0 {
-		return -1, io.EOF
+		return -1, peer, io.EOF
 	}
-	messages, err := unix.ParseSocketControlMessage(control[:controlSize])
-	if err != nil || len(messages) != 1 {
+	_, rights, _, err := unix.ParseOneSocketControlMessage(control[:controlSize])
+	if err != nil || len(rights) < 4 {
 		// The kernel drops a descriptor for which the process has no room.
-		return -1, fmt.Errorf("receive a descriptor: none has come (%v)", err)
+		return -1, peer, fmt.Errorf("receive a descriptor: there is none in the message (%v)", err)
 	}
-	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil {
-		return -1, fmt.Errorf("receive a descriptor: %w", err)
-	}
-	if sock.CmsgCloexec == 0 {
-		unix.CloseOnExec(fds[0])
-	}
-	return fds[0], nil
+	err = peer.UnmarshalBinary(data[:n])
+	return int(binary.NativeEndian.Uint32(rights)), peer, err
 }
-
-// answering is held by a child from a request to the end of its reply.
-var answering sync.Mutex
 
 func handle(conn int, timeout time.Duration) error {
 	defer unix.Close(conn)
-	peer, err := sock.Peer(conn)
+	count, err := echo.ReadRequest(conn, timeout)
 	if err != nil {
 		return err
 	}
-	count, err := echo.ReadRequest(conn, timeout)
-	if err == nil {
-		answering.Lock()
-		defer answering.Unlock()
-		err = echo.SendReply(conn, count, timeout)
-	}
-	if err != nil {
-		return fmt.Errorf("%v: %w", peer, err)
-	}
-	return nil
+	return echo.SendReply(conn, count, timeout)
 }
 
 // childLoop is all that a child does.
 func childLoop(channel int, terminate <-chan os.Signal, timeout time.Duration) error {
 	go func() {
 		<-terminate
-		answering.Lock()
+		echo.Finish(timeout) // the reply under way
 		os.Exit(0)
 	}()
-	// Two measures against the runtime's monitor thread, which takes a fifth of a
-	// child's time otherwise. With a second processor, idle, it lets a blocking call
-	// alone for 10 ms, not for 20 µs only; and it does not take for a computation
-	// what yields in less than 10 ms.
-	runtime.GOMAXPROCS(2)
-	for served := 0; ; served++ {
-		if served%8 == 0 {
-			runtime.Gosched()
-		}
+	for {
 		if _, err := unix.Write(channel, []byte{0}); err != nil {
-			return fmt.Errorf("tell the parent of a free child: %w", err)
+			return fmt.Errorf("tell the parent that the child is free: %w", err)
 		}
-		conn, err := readFD(channel)
+		conn, peer, err := readFD(channel)
 		if err == io.EOF {
-			return nil // there is no parent any more
-		}
-		if err == nil {
-			err = handle(conn, timeout)
+			return nil // the parent is gone
 		}
 		if err != nil {
-			log.Print(err)
+			return err
+		}
+		if err := handle(conn, timeout); err != nil {
+			log.Printf("%v: %v", peer, err)
 		}
 	}
 }
 
-// A child is what the parent knows of one; the PID is 0 while it is to be started.
+// A child is what the parent knows of a child, and of those that had its place before it.
 type child struct {
-	pid     int
-	started time.Time
-	channel int  // the parent's end of the pair, 0 when it is closed
-	free    bool // waits for a connection
-	count   int  // connections passed to it, and to those that had its place before
+	channel int  // the parent's end, or -1
+	free    bool // the child waits for a connection
+	count   int  // connections passed to it
 }
 
-// hear reads what the child has to say: that it is free or, by the end of the
-// channel, that it is no more.
+// hear reads what the child says: that it is free or, by the end of the channel, that it has
+// died.
 func (c *child) hear() {
 	var data [1]byte
 	n, err := unix.Read(c.channel, data[:])
@@ -135,133 +108,98 @@ func (c *child) hear() {
 }
 
 func (c *child) hangUp() {
-	if c.channel != 0 {
-		unix.Close(c.channel)
-	}
-	c.channel, c.free = 0, false
-}
-
-func createChild(index int, c *child) error {
-	pair, err := sock.Pair()
-	if err != nil {
-		return err
-	}
-	pid, err := reexec.Start(index, pair[1])
-	unix.Close(pair[1]) // as long as it is open here, the other has no end
-	if err != nil {
-		unix.Close(pair[0])
-		return err
-	}
-	fmt.Printf("Starting child with PID: %d\n", pid)
-	*c = child{pid: pid, started: time.Now(), channel: pair[0], count: c.count}
-	return nil
+	unix.Close(c.channel)
+	c.channel, c.free = -1, false
 }
 
 type server struct {
 	listener int
 	children []child
-	early    int // deaths in a row within a second of the start
+	conn     int            // a connection that has to wait for a child, or -1
+	peer     netip.AddrPort // its client
 }
 
-// fill starts a child in every place that has none, and reports whether the system
-// had the means.
-func (s *server) fill() (filled bool, err error) {
-	for index := range s.children {
-		if s.children[index].pid != 0 {
+func (s *server) createChild(index int) (pid int, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return 0, fmt.Errorf("create a socket pair: %w", err)
+	}
+	unix.CloseOnExec(pair[0])
+	unix.CloseOnExec(pair[1])
+	pid, err = reexec.Start(index, pair[1])
+	unix.Close(pair[1]) // the child has its own copy
+	if err != nil {
+		unix.Close(pair[0])
+		return 0, err
+	}
+	fmt.Printf("Starting child with PID: %d\n", pid)
+	c := &s.children[index]
+	if c.channel >= 0 {
+		c.hangUp() // the last child in this place has just died
+	}
+	c.channel = pair[0]
+	return pid, nil
+}
+
+// freeChild returns the first child that is free, or nil.
+func (s *server) freeChild() *child {
+	index := slices.IndexFunc(s.children, func(c child) bool { return c.free })
+	if index < 0 {
+		return nil
+	}
+	return &s.children[index]
+}
+
+// acceptClients accepts clients, and passes each to a child, as long as a child is free.
+func (s *server) acceptClients() error {
+	for c := s.freeChild(); c != nil; c = s.freeChild() {
+		if s.conn < 0 {
+			conn, peer, err := sock.TryAccept(s.listener, sock.Blocking)
+			if errors.Is(err, unix.EAGAIN) {
+				return nil // no more
+			}
+			if sock.Exhausted(err) {
+				sock.Pause(err)
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			s.conn, s.peer = conn, peer
+		}
+		if err := writeFD(c.channel, s.conn, s.peer); err != nil {
+			c.hangUp() // the child has just died (EPIPE), so another one gets the connection
 			continue
 		}
-		err := createChild(index, &s.children[index])
-		if sock.Exhausted(err) {
-			log.Print(err)
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
-func (s *server) reap() error {
-	for pid, status, ok := reexec.Reap(); ok; pid, status, ok = reexec.Reap() {
-		index := slices.IndexFunc(s.children, func(c child) bool { return c.pid == pid })
-		if index < 0 {
-			continue // left to us by the shell whose place we took
-		}
-		c := &s.children[index]
-		log.Printf("child %d (PID %d) %s", index, pid, reexec.Describe(status))
-		s.early++
-		if time.Since(c.started) >= time.Second {
-			s.early = 0
-		}
-		c.hangUp()
-		c.pid = 0
-	}
-	if s.early > 3*len(s.children)+10 {
-		return errors.New("children die as soon as they start")
+		unix.Close(s.conn) // the child has its own copy
+		s.conn, c.free = -1, false
+		c.count++
 	}
 	return nil
 }
 
-// pass passes a connection to the first child that is free, and reports whether there
-// was one.
-func (s *server) pass(conn int) bool {
-	for index := range s.children {
-		c := &s.children[index]
-		if !c.free {
-			continue
-		}
-		err := writeFD(c.channel, conn)
-		if err == unix.EPIPE || err == unix.ECONNRESET {
-			c.hangUp() // it has just died
-			continue
-		}
-		if err != nil {
-			log.Printf("pass a connection to child %d: %v", index, err)
-		} else {
-			c.free = false
-			c.count++
-		}
-		unix.Close(conn) // the child has its own copy
-		return true
-	}
-	return false
-}
-
-func (s *server) anyFree() bool {
-	return slices.ContainsFunc(s.children, func(c child) bool { return c.free })
-}
-
-// wait returns the set of these descriptors, and of the children's channels, that
-// are readable. It waits for one for at most limit, nil for ever.
-func (s *server) wait(limit *unix.Timeval, fds ...int) (readable unix.FdSet, err error) {
+// wait waits until stop or died or a channel is readable, or the listener if a child is
+// free, but not longer than limit.
+func (s *server) wait(stop, died int, limit time.Duration) (readable unix.FdSet, err error) {
+	readable.Set(stop)
+	readable.Set(died)
 	for _, c := range s.children {
-		if c.channel != 0 {
-			fds = append(fds, c.channel)
+		if c.channel >= 0 {
+			readable.Set(c.channel)
 		}
 	}
-	for _, fd := range fds {
-		readable.Set(fd)
+	if s.conn < 0 && s.freeChild() != nil {
+		readable.Set(s.listener)
 	}
-	_, err = unix.Select(slices.Max(fds)+1, &readable, nil, nil, limit)
+	timeval := unix.NsecToTimeval(limit.Nanoseconds())
+	_, err = unix.Select(unix.FD_SETSIZE, &readable, nil, nil, &timeval)
 	if err == unix.EINTR {
 		return unix.FdSet{}, nil
 	}
 	if err != nil {
-		return unix.FdSet{}, fmt.Errorf("select: %w", err)
+		return readable, fmt.Errorf("select: %w", err)
 	}
 	return readable, nil
-}
-
-// cleanup ends all children; a child finishes the reply that it has under way.
-func (s *server) cleanup(timeout time.Duration) error {
-	var pids []int
-	for _, c := range s.children {
-		if c.pid != 0 {
-			pids = append(pids, c.pid)
-		}
-	}
-	return errors.Join(unix.Close(s.listener), reexec.End(pids, timeout))
 }
 
 func (s *server) printStats() {
@@ -275,38 +213,19 @@ func (s *server) printStats() {
 	fmt.Printf("\n%d connections; per child: fewest %d, mean %.1f, most %d\n", total, fewest, mean, most)
 }
 
-// serve returns nil when it is time to stop.
-func (s *server) serve(stop, died int) error {
-	conn := -1          // accepted, and not passed yet
-	var retry time.Time // not to fill the pool again before
+// serve returns nil when it has been told to stop.
+func (s *server) serve(pool *reexec.Pool, stop, died int) error {
 	for {
-		var limit *unix.Timeval
-		if time.Now().After(retry) {
-			filled, err := s.fill()
-			if err != nil {
-				return err
-			}
-			if !filled {
-				retry = time.Now().Add(time.Second)
-			}
+		limit, err := pool.Fill()
+		if err != nil {
+			return err
 		}
-		if wait := time.Until(retry); wait > 0 {
-			tv := unix.NsecToTimeval(wait.Nanoseconds())
-			limit = &tv
-		}
-		if conn >= 0 && s.pass(conn) {
-			conn = -1
-		}
-		fds := []int{stop, died}
-		if conn < 0 && s.anyFree() {
-			fds = append(fds, s.listener)
-		}
-		readable, err := s.wait(limit, fds...)
+		readable, err := s.wait(stop, died, limit)
 		if err != nil {
 			return err
 		}
 		for index := range s.children {
-			if c := &s.children[index]; c.channel != 0 && readable.IsSet(c.channel) {
+			if c := &s.children[index]; c.channel >= 0 && readable.IsSet(c.channel) {
 				c.hear()
 			}
 		}
@@ -316,25 +235,13 @@ func (s *server) serve(stop, died int) error {
 		if readable.IsSet(died) {
 			var data [64]byte
 			unix.Read(died, data[:])
-			if err := s.reap(); err != nil {
+			if err := pool.Reap(); err != nil {
 				return err
 			}
 		}
-		for readable.IsSet(s.listener) && conn < 0 && s.anyFree() {
-			conn, _, err = sock.TryAccept(s.listener, false)
-			if errors.Is(err, unix.EAGAIN) {
-				break // no more
-			}
-			if sock.Exhausted(err) {
-				log.Print(err)
-				time.Sleep(time.Second) // meanwhile clients wait in the backlog
-				break
-			}
-			if err != nil {
+		if s.conn >= 0 || readable.IsSet(s.listener) {
+			if err := s.acceptClients(); err != nil {
 				return err
-			}
-			if s.pass(conn) {
-				conn = -1
 			}
 		}
 	}
@@ -344,40 +251,34 @@ func serveForever(addr netip.AddrPort, childNum int, timeout time.Duration) erro
 	if err := sock.LimitDescriptors(); err != nil {
 		return err
 	}
-	listener, bound, err := sock.Listen(addr)
+	// The listener is non-blocking, because a client may have gone between select and accept.
+	listener, bound, err := sock.Listen(addr, sock.Nonblocking)
 	if err != nil {
 		return err
 	}
-	// The client may be gone again between select and accept, which must not wait then.
-	if err := unix.SetNonblock(listener, true); err != nil {
-		return fmt.Errorf("make the listener non-blocking: %w", err)
-	}
-	stop, err := sock.SignalPipe(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	stop, err := sock.SignalPipe(sock.Stop(timeout))
 	if err != nil {
 		return err
 	}
-	died, err := sock.SignalPipe(unix.SIGCHLD)
+	died, err := sock.SignalPipe(reexec.Died())
 	if err != nil {
 		return err
 	}
 	fmt.Printf("Listening on port %d ...\n", bound.Port())
 
-	s := &server{listener: listener, children: make([]child, childNum)}
-	err = s.serve(stop, died)
-	err = errors.Join(err, s.cleanup(timeout))
+	s := &server{listener: listener, children: slices.Repeat([]child{{channel: -1}}, childNum), conn: -1}
+	pool := reexec.NewPool(childNum, s.createChild)
+	err = s.serve(pool, stop, died)
+	// A child finishes the reply that it has under way.
+	err = errors.Join(err, unix.Close(listener), pool.End(timeout))
 	s.printStats()
 	return err
 }
 
 func main() {
-	log.SetFlags(0)
-	log.SetPrefix("server04: ")
-	signal.Ignore(unix.SIGPIPE)
 	_, terminate, isChild := reexec.Child()
-	host := option.Addr("i", "host", "0.0.0.0", "address to listen on: IPv4, IPv6 or localhost")
-	port := option.Int("p", "port", 2000, 0, 65535, "port to listen on, 0 for any that is free")
-	childNum := option.Int("n", "child-num", 10, 1, 1000, "number of children, a descriptor of select for each")
-	timeout := option.Duration("timeout", 30*time.Second, "how long a client may stay silent, or take nothing of its reply, 0 for ever")
+	host, port, timeout := option.Server()
+	childNum := option.Int("n", "child-num", 10, 1, 1000, "number of children; select watches a descriptor for each")
 	option.Parse()
 	var err error
 	if isChild {

@@ -7,11 +7,11 @@ import "testing"
 func BenchmarkConnection(b *testing.B) {
 	for _, d := range designs {
 		b.Run(d.name, func(b *testing.B) {
-			s := serve(b, d.name)
-			s.ask("4096\n", 4096)
+			s := Serve(b, d.name)
+			s.Ask("4096\n", 4096)
 			b.ReportAllocs()
 			for b.Loop() {
-				s.ask("4096\n", 4096)
+				s.Ask("4096\n", 4096)
 			}
 		})
 	}

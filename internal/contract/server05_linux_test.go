@@ -8,21 +8,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Every client has a thread of its own, and the thread ends with it.
+// Each client has a thread of its own, which ends with the connection.
 func TestThreadsComeAndGo(t *testing.T) {
 	t.Parallel()
-	s := serve(t, "server05")
-	count := func() int { return len(threads(t, s.cmd.Process.Pid)) }
+	s := Serve(t, "server05")
+	count := func() int { return len(Threads(t, s.PID)) }
 	const clients = 100
 	before := count()
-	// Those of the runtime itself. Some of them it starts only when it needs them.
-	const spare = 10
+	const spare = 10 // threads that the Go runtime starts when it needs them
 	for range 3 {
 		var silent []net.Conn
 		for range clients {
-			silent = append(silent, s.connect())
+			silent = append(silent, s.Connect())
 		}
-		waitFor(t, fmt.Sprintf("there are %d threads more than %d", clients, before), func() bool {
+		WaitFor(t, fmt.Sprintf("there are %d threads more than %d", clients, before), func() bool {
 			return count() >= before+clients-spare
 		})
 		if n := count(); n > before+clients+spare {
@@ -31,28 +30,28 @@ func TestThreadsComeAndGo(t *testing.T) {
 		for _, conn := range silent {
 			conn.Close()
 		}
-		waitFor(t, fmt.Sprintf("there are %d threads again", before), func() bool {
+		WaitFor(t, fmt.Sprintf("there are %d threads again", before), func() bool {
 			return count() <= before+spare
 		})
 	}
 }
 
-// More clients than there may be threads: the last one waits in the backlog, and is
-// served when another leaves.
+// There are more clients than threads. The last one waits in the backlog, and is served
+// when another one closes.
 func TestMoreClientsThanThreads(t *testing.T) {
-	s := serve(t, "server05")
-	pid := s.cmd.Process.Pid
+	s := Serve(t, "server05")
+	pid := s.PID
 	var silent []net.Conn
 	for range 512 {
-		silent = append(silent, s.connect())
+		silent = append(silent, s.Connect())
 	}
-	last := s.send("5\n")
-	waitFor(t, "all others have a thread, and nobody is accepted any more", func() bool {
-		return len(threads(t, pid)) > 512 && !calls(t, pid, unix.SYS_ACCEPT4)
+	last := s.Send("5\n")
+	WaitFor(t, "all others have a thread, and no client is accepted any more", func() bool {
+		return len(Threads(t, pid)) > 512 && !Calls(t, pid, unix.SYS_ACCEPT4)
 	})
-	if accepted(t, last.LocalAddr().String()) {
+	if Accepted(t, last.LocalAddr().String()) {
 		t.Error("there are more clients than threads")
 	}
 	silent[0].Close()
-	receive(t, last, 5)
+	Receive(t, last, 5)
 }

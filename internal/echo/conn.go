@@ -1,64 +1,55 @@
 package echo
 
 import (
-	"bytes"
-	"fmt"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Want is what a connection has to wait for before its next step.
+// Want is what a connection waits for before its next step.
 type Want int
 
 const (
-	Done  Want = iota // nothing: the client has gone, or has to go
+	Done  Want = iota // nothing: the connection has to be closed
 	Read              // the socket is readable
 	Write             // the socket is writable
 )
 
-// A Conn is one connection of a server that waits for many at once. It answers
+// A Conn is a connection of a server that waits for all its clients at once. It answers
 // requests until the client closes.
 type Conn struct {
 	fd       int
-	peer     fmt.Stringer
-	left     int64     // bytes of the reply that are still to be sent
-	total    int64     // bytes of the whole reply
-	pending  []byte    // requests that came together with the one under way
-	head     []byte    // start of a request whose end the last recv had no room for
-	answered bool      // has sent a request that was none of the bad
-	moved    time.Time // when bytes last went either way
+	peer     netip.AddrPort
+	input    []byte    // what the client has sent after the request under way
+	more     bool      // input filled the buffer, so its last request may be incomplete
+	answered bool      // the client has sent a good request
+	total    int64     // bytes of the reply
+	left     int64     // those that are still to be sent
+	moved    time.Time // when bytes were last received or sent
 }
 
-// NewConn makes of a non-blocking socket a connection that waits for its first
-// request. Errors name the peer. The socket remains the caller's to close.
-func NewConn(fd int, peer fmt.Stringer) *Conn {
+// NewConn returns the connection on a non-blocking socket, where the first request is
+// still to come. The caller closes the socket.
+func NewConn(fd int, peer netip.AddrPort) *Conn {
 	return &Conn{fd: fd, peer: peer, moved: time.Now()}
 }
 
 // Busy reports whether a reply is under way.
-func (c *Conn) Busy() bool { return c.left > 0 || len(c.pending) > 0 }
+func (c *Conn) Busy() bool { return c.left > 0 || len(c.input) > 0 }
 
-// Step does what can be done without waiting, and says what to wait for before
-// the next. It receives at most once and sends at most [ChunkSize] bytes, so that
-// no client keeps the others waiting. An error says why the connection is [Done];
-// a client that was answered and has closed is none.
+// Step does what can be done without waiting, and returns what to wait for before the
+// next step. It receives at most once and sends at most [ChunkSize] bytes, so that the
+// other clients do not have to wait. An error says why the connection is [Done]. A client
+// that closes after its reply is not an error.
 func (c *Conn) Step() (Want, error) {
-	want, err := c.step()
-	if err != nil {
-		err = fmt.Errorf("%v: %w", c.peer, err)
-	}
-	return want, err
-}
-
-func (c *Conn) step() (Want, error) {
-	if !c.Busy() {
-		if want, err := c.receive(); want != Write {
-			return want, err
+	if c.left == 0 && !c.hasRequest() {
+		if open, err := c.receive(); !open {
+			return Done, err
 		}
 	}
-	for c.left == 0 && len(c.pending) > 0 {
-		if err := c.next(c.pending); err != nil {
+	for c.left == 0 && c.hasRequest() {
+		if err := c.reply(); err != nil {
 			return Done, err
 		}
 	}
@@ -73,56 +64,51 @@ func (c *Conn) step() (Want, error) {
 	return Read, nil
 }
 
-// receive takes what the client has sent, and begins to answer it.
-func (c *Conn) receive() (Want, error) {
-	var buf [MaxRequest + 1]byte // the one shows that there were too many
-	had := copy(buf[:], c.head)
-	n, err := retry(func() (int, error) { return unix.Read(c.fd, buf[had:]) })
-	received := buf[:had+max(n, 0)]
-	c.head = nil
-	switch {
-	case err == unix.EAGAIN:
-		c.head = bytes.Clone(received)
-		return Read, nil
-	case err != nil:
-		return Done, unread(err)
-	case len(received) == 0 && c.answered:
-		return Done, nil
-	}
-	c.moved = time.Now()
-	// What one recv returns is a request, or several, each but the last with
-	// its newline. Only where the buffer ends before the data does, the last
-	// may be a part.
-	if end := bytes.LastIndexByte(received, '\n') + 1; end > 0 && len(received) == len(buf) {
-		c.head = bytes.Clone(received[end:])
-		received = received[:end]
-	}
-	if err := c.next(received); err != nil {
-		return Done, err
-	}
-	return Write, nil
+// hasRequest reports whether the input has a complete request. A newline ends a request,
+// or the end of what one recv(2) returns, if it has not filled the buffer.
+func (c *Conn) hasRequest() bool {
+	_, _, ended := cut(c.input)
+	return ended || len(c.input) > 0 && !c.more
 }
 
-// next begins the reply to the first of the requests, and keeps the others.
-func (c *Conn) next(requests []byte) error {
-	end := len(requests)
-	start := end - len(bytes.TrimLeft(requests, space))
-	if newline := bytes.IndexByte(requests[start:], '\n'); newline >= 0 {
-		end = start + newline + 1
+// receive receives what the client has sent, and reports whether the connection goes on.
+func (c *Conn) receive() (open bool, err error) {
+	var buf [MaxRequest + 1]byte // one more, to see that a request is too long
+	had := copy(buf[:], c.input)
+	n, err := retry(func() (int, error) { return unix.Read(c.fd, buf[had:]) })
+	switch {
+	case err == unix.EAGAIN, n == 0 && had > 0:
+		c.more = false // the last request was complete
+		return true, nil
+	case err != nil:
+		return false, unread(err)
+	case n == 0 && c.answered:
+		return false, nil
+	case n == 0:
+		return false, badRequest(nil)
 	}
-	count, err := ParseRequest(requests[:end])
+	c.input = append(c.input[:0], buf[:had+n]...)
+	c.more = had+n == len(buf)
+	c.moved = time.Now()
+	return true, nil
+}
+
+// reply begins the reply to the first request of the input.
+func (c *Conn) reply() error {
+	request, rest, _ := cut(c.input)
+	count, err := ParseRequest(request)
 	if err != nil {
 		return err
 	}
 	announce(count)
 	c.answered = true
-	c.left, c.total = count, count
-	c.pending = append(c.pending[:0], bytes.TrimLeft(requests[end:], space)...)
+	c.total, c.left = count, count
+	c.input = append(c.input[:0], rest...)
 	return nil
 }
 
-// send sends what the socket takes of the reply's next chunk. Bytes that it does
-// not take need not be kept: other random ones do as well.
+// send sends the next chunk of the reply, or the part that the socket takes. The other part
+// is not kept, because the next random bytes are as good.
 func (c *Conn) send() error {
 	g := generators.Get().(*generator)
 	defer generators.Put(g)
@@ -139,15 +125,14 @@ func (c *Conn) send() error {
 	return nil
 }
 
-// Expired returns an error if the client has neither sent a request nor taken any
-// of its reply for the time of timeout (0 for ever).
+// Expired returns an error if the client has sent no request, and taken nothing of its
+// reply, for as long as timeout, where 0 means no limit.
 func (c *Conn) Expired(timeout time.Duration) error {
 	if timeout == 0 || time.Since(c.moved) < timeout {
 		return nil
 	}
-	err := silent(timeout)
 	if c.Busy() {
-		err = refused(c.total, c.left, timeout)
+		return refused(c.total, c.left, timeout)
 	}
-	return fmt.Errorf("%v: %w", c.peer, err)
+	return silent(timeout)
 }

@@ -260,7 +260,7 @@ func TestConnGoneClient(t *testing.T) {
 	fd, client = socketPair(t, true)
 	send(t, client, "100")
 	client.Close()
-	if want, err := NewConn(fd, netip.AddrPort{}).Step(); want != Done || err == nil || !strings.HasSuffix(err.Error(), ": send reply: 0 of 100 bytes sent: broken pipe") {
+	if want, err := NewConn(fd, netip.AddrPort{}).Step(); want != Done || err == nil || err.Error() != "send reply: 0 of 100 bytes sent: broken pipe" {
 		t.Errorf("Step() = %d, %v", want, err)
 	}
 }
@@ -274,7 +274,7 @@ func TestConnExpired(t *testing.T) {
 	if err := c.Expired(0); err != nil {
 		t.Error(err)
 	}
-	if err := c.Expired(1); err == nil || err.Error() != "192.0.2.1:7: no request within 1ns" {
+	if err := c.Expired(1); err == nil || err.Error() != "no request within 1ns" {
 		t.Errorf("idle: %v", err)
 	}
 	send(t, client, "1000000000")

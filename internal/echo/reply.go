@@ -1,45 +1,52 @@
 package echo
 
 import (
-	"fmt"
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/binary"
 	"log"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"sync"
 )
 
-// ChunkSize is how much of a reply is generated and sent at a time, in bytes, so
-// that the longest reply needs no more memory than a short one.
+// ChunkSize is how many bytes of a reply are generated and sent at a time. The longest
+// reply needs no more memory than that.
 const ChunkSize = 64 << 10
 
-// A generator makes the random bytes of replies. ChaCha8 is more than twice as
-// fast as getrandom(2), which is all that matters here.
+// A generator makes the random bytes of replies: AES in counter mode, with a random key.
+// The processor has instructions for AES, so it is ten times as fast as getrandom(2).
 type generator struct {
-	source *rand.ChaCha8
+	stream cipher.Stream
 	buf    [ChunkSize]byte
 }
 
-// generators has one for every thread that sends.
+// generators holds one for every thread that sends.
 var generators = sync.Pool{New: func() any {
-	var seed [32]byte
-	for i := range seed {
-		seed[i] = byte(rand.Uint32()) // seeded by the kernel at start-up
+	var seed [2 * aes.BlockSize]byte
+	for i := 0; i < len(seed); i += 8 {
+		binary.NativeEndian.PutUint64(seed[i:], rand.Uint64()) // the kernel has seeded it
 	}
-	return &generator{source: rand.NewChaCha8(seed)}
+	block, _ := aes.NewCipher(seed[:aes.BlockSize]) // it fails only for a key of a wrong size
+	return &generator{stream: cipher.NewCTR(block, seed[aes.BlockSize:])}
 }}
 
-// chunk returns the next bytes of a reply of which so many are left. They are
-// overwritten by the next call.
+// chunk returns the next bytes of a reply, of which left bytes are still to be sent. The
+// next call overwrites them.
 func (g *generator) chunk(left int64) []byte {
 	p := g.buf[:min(left, ChunkSize)]
-	g.source.Read(p) // never fails
+	g.stream.XORKeyStream(p, p)
 	return p
 }
 
-// announce says on standard output what is going to be sent. A server whose
-// output nobody takes any more goes on without it.
+// announce logs a request on standard output. It is fmt.Printf without garbage.
 func announce(count int64) {
-	_, err := fmt.Printf("Got request to send %d bytes. Sending them all...\n", count)
-	if err != nil {
+	var buf [80]byte
+	line := append(buf[:0], "Got request to send "...)
+	line = strconv.AppendInt(line, count, 10)
+	line = append(line, " bytes. Sending them all...\n"...)
+	if _, err := os.Stdout.Write(line); err != nil {
 		unlogged.Do(func() { log.Printf("requests are no longer logged: %v", err) })
 	}
 }

@@ -1,9 +1,6 @@
-// Package option reads a program's command line in the form that the
-// originals gave it: every option has a short and a long spelling, its value
-// is checked as it is read, and the help shows it once.
-//
-// Options are declared before [Parse] is called, as with package flag, on which
-// this is built.
+// Package option reads the command line in the form of the originals: an option has a
+// short and a long form, its value is checked, and the help shows it once. It is built on
+// package flag, and used in the same way: declare the options, then call [Parse].
 package option
 
 import (
@@ -11,121 +8,114 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"net/netip"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// help holds the help text, a line an option, in the order of declaration.
+// help has a line for each option, in the order of their declaration.
 var help strings.Builder
 
-// arguments stands in the help for what may follow the options.
-var arguments string
+// Server declares the options that all servers have: where to listen, and how long to
+// wait for a client. It also makes the server ignore SIGPIPE, so that it goes on when
+// nobody reads its standard output any more.
+func Server() (host *netip.Addr, port *int, timeout *time.Duration) {
+	signal.Ignore(unix.SIGPIPE)
+	return declare("i", "host", "ADDRESS", netip.IPv4Unspecified(), "address to listen on: IPv4, IPv6 or localhost", parseAddr),
+		Int("p", "port", 2000, 0, 65535, "port to listen on, 0 for any that is free"),
+		declare("", "timeout", "TIME", 30*time.Second, "how long a client may be silent, or take nothing of its reply, 0 for no limit", parseTime)
+}
 
-// Int declares a whole number from least to most. A value outside of these is no
-// default that the help would show.
-func Int(short, long string, value, least, most int, usage string) *int {
-	p := &value
-	shown := ""
-	if value >= least && value <= most {
-		shown = strconv.Itoa(value)
+func parseAddr(s string) (netip.Addr, error) {
+	if s == "localhost" {
+		s = "127.0.0.1"
 	}
-	declare(short, long, "N", shown, usage, func(s string) error {
+	addr, err := netip.ParseAddr(s)
+	if err != nil {
+		return addr, errors.New("want an IPv4 or IPv6 address, or localhost")
+	}
+	return addr, nil
+}
+
+func parseTime(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return 0, errors.New("want a time such as 30s or 1m30s, or 0")
+	}
+	return d, nil
+}
+
+// Int declares a whole number from least to most.
+func Int(short, long string, value, least, most int, usage string) *int {
+	return declare(short, long, "N", value, usage, func(s string) (int, error) {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < least || n > most {
-			return fmt.Errorf("want a whole number from %d to %d", least, most)
+			return 0, fmt.Errorf("want a whole number from %d to %d", least, most)
 		}
-		*p = n
-		return nil
+		return n, nil
 	})
-	return p
 }
 
-// Addr declares an IPv4 or IPv6 address; "localhost" stands for 127.0.0.1.
-func Addr(short, long, value, usage string) *netip.Addr {
-	addr := netip.MustParseAddr(value)
-	declare(short, long, "ADDRESS", value, usage, func(s string) (err error) {
-		if s == "localhost" {
-			s = "127.0.0.1"
-		}
-		if addr, err = netip.ParseAddr(s); err != nil {
-			return errors.New("want an IPv4 or IPv6 address, or localhost")
-		}
-		return nil
-	})
-	return &addr
-}
-
-// Duration declares a time that is not negative, such as 1.5s or 2m.
-func Duration(long string, value time.Duration, usage string) *time.Duration {
-	p := &value
-	declare("", long, "TIME", value.String(), usage, func(s string) error {
-		d, err := time.ParseDuration(s)
-		if err != nil || d < 0 {
-			return errors.New("want a time such as 30s or 1m30s, or 0")
-		}
-		*p = d
-		return nil
-	})
-	return p
-}
-
-// String declares a text, empty unless it is given. In the help a placeholder stands
-// for it.
+// String declares a text, which is empty by default. A placeholder stands for it in the
+// help.
 func String(short, long, placeholder, usage string) *string {
-	p := new(string)
-	declare(short, long, placeholder, "", usage, func(s string) error {
-		*p = s
-		return nil
-	})
-	return p
+	return declare(short, long, placeholder, "", usage, func(s string) (string, error) { return s, nil })
 }
 
-// Bool declares a switch, off unless it is given.
+// Bool declares a switch, which is off by default.
 func Bool(long, usage string) *bool {
-	p := flag.Bool(long, false, usage)
-	describe("-"+long, "", usage)
-	return p
+	describe("-"+long, usage)
+	return flag.Bool(long, false, usage)
 }
 
-func declare(short, long, placeholder, value, usage string, set func(string) error) {
-	spellings := "-" + long + " " + placeholder
+// declare declares an option with a short form, which may be empty, and a long one. The
+// help shows its default value, unless that is a zero.
+func declare[T comparable](short, long, placeholder string, value T, usage string, parse func(string) (T, error)) *T {
+	set := func(s string) (err error) {
+		value, err = parse(s)
+		return err
+	}
+	forms := "-" + long + " " + placeholder
 	if short != "" {
-		spellings = "-" + short + ", " + spellings
-		flag.Func(short, usage, set)
+		forms = "-" + short + ", " + forms
+		flag.Func(short, "", set)
 	}
-	flag.Func(long, usage, set)
-	describe(spellings, value, usage)
+	flag.Func(long, "", set)
+	if value != *new(T) {
+		usage += fmt.Sprintf(" (default %v)", value)
+	}
+	describe(forms, usage)
+	return &value
 }
 
-func describe(spellings, value, usage string) {
-	fmt.Fprintf(&help, "  %-22s %s", spellings, usage)
-	if value != "" {
-		fmt.Fprintf(&help, " (default %s)", value)
-	}
-	help.WriteByte('\n')
-}
+func describe(forms, usage string) { fmt.Fprintf(&help, "  %-22s %s\n", forms, usage) }
 
-// Parse reads the program's command line, and returns the arguments after the
-// options, of which each has to be one of these names. It ends the program with the
-// help and status 0 when -h asks for it, and as [Fail] does when a value is not as
-// declared, an option unknown, or an argument not expected.
+// Parse reads the command line, and returns the arguments after the options. Each of them
+// has to be one of these names. With -h it prints the help and ends the program; when
+// something is wrong, it does what [Fail] does. It also makes the messages of package log
+// begin with the name of the program.
 func Parse(names ...string) (args []string) {
+	log.SetFlags(0)
+	log.SetPrefix(program() + ": ")
 	if len(names) > 0 {
 		arguments = " [" + names[0] + " ...]"
 	}
 	flag.CommandLine.Init("", flag.ContinueOnError)
-	flag.CommandLine.SetOutput(io.Discard)
+	flag.CommandLine.SetOutput(io.Discard) // Fail says what is wrong
 	err := flag.CommandLine.Parse(os.Args[1:])
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		usage(os.Stdout)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Print(usage())
 		os.Exit(0)
-	case err != nil:
+	}
+	if err != nil {
 		Fail(err.Error())
 	}
 	for _, arg := range flag.Args() {
@@ -136,16 +126,28 @@ func Parse(names ...string) (args []string) {
 	return flag.Args()
 }
 
-// Fail ends the program with status 2, after a line that says what is wrong with
-// the command line, and the help.
+// Fail says in a line what is wrong with the command line, prints the help, and ends the
+// program with status 2.
 func Fail(message string) {
-	fmt.Fprintf(os.Stderr, "%s: %s\n", program(), message)
-	usage(os.Stderr)
+	fmt.Fprintf(os.Stderr, "%s: %s\n%s", program(), message, usage())
 	os.Exit(2)
 }
 
-func usage(w io.Writer) {
-	fmt.Fprintf(w, "Usage: %s [options]%s\n%s  %-22s %s\n", program(), arguments, &help, "-h", "show this help")
+// arguments is what the help shows after the options.
+var arguments string
+
+func usage() string {
+	describe("-h", "show this help")
+	return fmt.Sprintf("Usage: %s [options]%s\n%s", program(), arguments, &help)
 }
 
 func program() string { return filepath.Base(os.Args[0]) }
+
+// ClearLine returns what removes a line that shows progress from the terminal. It is empty
+// when standard error is not a terminal: then no progress is to be shown.
+func ClearLine() string {
+	if _, err := unix.IoctlGetWinsize(unix.Stderr, unix.TIOCGWINSZ); err != nil {
+		return ""
+	}
+	return "\r\x1b[K"
+}

@@ -1,8 +1,7 @@
-// Package reexec stands in for fork(2), which a Go program cannot call and go on:
-// the child has only the thread that forked, and the other threads of the runtime
-// are gone (fork(2), "Notes"). So a child is this program, executed again, with
-// the parent's arguments and with the descriptors that a forked child would have
-// inherited.
+// Package reexec stands in for fork(2). A Go program cannot call fork and go on in the
+// child: the child has only the thread that called fork, and the other threads of the
+// Go runtime are gone (fork(2), "Notes"). So a child is this program, executed again with
+// the same arguments. It inherits the descriptors that a forked child would use.
 package reexec
 
 import (
@@ -14,89 +13,97 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// mark stands between a child's program and its index in argv[0], where ps(1)
-// shows it.
-const mark = ": child "
-
-// FirstFile is the descriptor that the first of a child's files has; the others
-// follow.
+// FirstFile is the descriptor that the first of a child's files has. The others follow.
 const FirstFile = 3
 
-// A child gets SIGKILL when the thread that started it ends (prctl(2),
-// PR_SET_PDEATHSIG). The first thread of a process ends with the process, and main
-// is kept on it.
-func init() { runtime.LockOSThread() }
+// mark separates, in argv[0] of a child, the program's name from the child's index. The
+// reader of ps(1) sees "server03: child 7".
+const mark = ": child "
 
-// Child returns the index of this process among its parent's children, and false
-// if it was not started by [Start]. It is to be called first, as it makes the
-// process a child.
+// The kernel kills a child when the thread that started it ends (PR_SET_PDEATHSIG,
+// prctl(2)). So children are started by the main thread, which lives as long as the
+// process: main stays on it.
+func init() {
+	if !strings.Contains(os.Args[0], mark) {
+		runtime.LockOSThread()
+		os.Setenv("GOMAXPROCS", "1") // for the children: the Go runtime starts faster
+	}
+}
+
+// InChild is true in a child.
+var InChild bool
+
+// Child makes this process a child, if [Start] has started it, and returns its index. In
+// another process ok is false. Call it first.
 //
-// A child ignores SIGINT and SIGHUP. The terminal sends them to every process, but
-// what they mean is the parent's to decide. SIGTERM, by which the parent tells the
-// child to end, arrives at the channel.
+// A child ignores SIGINT and SIGHUP: a terminal sends them to all processes, and it is the
+// parent that decides what they mean. SIGTERM, by which the parent tells a child to end,
+// arrives on the channel.
 func Child() (index int, terminate <-chan os.Signal, ok bool) {
-	i := strings.LastIndex(os.Args[0], mark)
-	if i < 0 {
+	name, number, ok := strings.Cut(os.Args[0], mark)
+	index, err := strconv.Atoi(number)
+	if !ok || err != nil {
 		return 0, nil, false
 	}
-	index, err := strconv.Atoi(os.Args[0][i+len(mark):])
-	if err != nil {
-		return 0, nil, false
-	}
-	runtime.UnlockOSThread()
-	become(filepath.Base(os.Args[0][:i]))
+	InChild, os.Args[0] = true, name
+	become(name)
 	signal.Ignore(unix.SIGINT, unix.SIGHUP)
-	term := make(chan os.Signal, 1)
-	signal.Notify(term, unix.SIGTERM)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGTERM)
 	if group, err := unix.Getpgid(os.Getppid()); err == nil {
-		unix.Setpgid(0, group) // fails only when there is no parent any more
+		unix.Setpgid(0, group) // now it is ready; this fails only when the parent is gone
 	}
-	return index, term, true
+	return index, signals, true
 }
 
-// ready reports whether a child can take a signal. For a millisecond, until its
-// runtime is up, any signal would kill it, so it starts in a process group of its own,
-// where the terminal does not find it, and comes back to ours when it is out of
-// danger. (What remains is the moment between its fork(2) and its setpgid(2). A child
-// that is killed then is reaped and reported as any other.)
+// ready reports whether a child can handle signals. Until its Go runtime has started, any
+// signal kills it. So it starts in a process group of its own, where no signal from the
+// terminal finds it, and joins the group of its parent when it is ready.
+//
+// In a PID namespace the parent's group may be one from outside, which has no number here,
+// and is 0. A child starts in that group, then, and leaves it when it is ready.
 func ready(pid int) bool {
+	parents := unix.Getpgrp()
 	group, err := unix.Getpgid(pid)
-	return err == nil && group == unix.Getpgrp()
+	return err == nil && (group == parents || parents == 0 && group == pid)
 }
 
-// Start starts this program again as the child with the given index. In the child
-// the files are descriptors [FirstFile] and up, and standard input, output and
-// error are the parent's; all else is closed. Start is for main's goroutine alone:
-// the child does not outlive the thread that started it.
+// Start starts this program again as the child with this index, and returns its PID. In
+// the child the files are the descriptors from [FirstFile] on. Standard input, output and
+// error are those of the parent; everything else is closed.
+//
+// Only the goroutine of main may call Start, as a child dies with the thread that started
+// it.
 func Start(index int, files ...int) (pid int, err error) {
-	attr := &syscall.ProcAttr{Env: env, Files: []uintptr{0, 1, 2}, Sys: attributes}
+	attr := &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: attributes}
 	for _, fd := range files {
 		attr.Files = append(attr.Files, uintptr(fd))
 	}
 	args := slices.Clone(os.Args)
-	args[0] = filepath.Base(os.Args[0]) + mark + strconv.Itoa(index)
-	pid, err = syscall.ForkExec(executable, args, attr)
-	if err != nil {
+	args[0] = filepath.Base(args[0]) + mark + strconv.Itoa(index)
+	if pid, err = syscall.ForkExec(executable, args, attr); err != nil {
 		return 0, fmt.Errorf("start child %d: %w", index, err)
 	}
 	return pid, nil
 }
 
-// env has one change: a child runs a single goroutine that matters, and the
-// runtime starts faster when it prepares for no more.
-var env = append(slices.DeleteFunc(os.Environ(), func(s string) bool {
-	return strings.HasPrefix(s, "GOMAXPROCS=")
-}), "GOMAXPROCS=1")
-
-// Describe says how a child ended: "exited with status 1", "was killed by SIGKILL".
-func Describe(status unix.WaitStatus) string {
-	if status.Signaled() {
-		return "was killed by " + unix.SignalName(status.Signal())
+// Yield tells the scheduler of the Go runtime, in every eighth call, that the process is not
+// busy with a long computation. The runtime's monitor thread takes a goroutine for busy that
+// has not been scheduled again for 10 ms, even if it only waits in one system call after the
+// other, and takes its processor away, again and again.
+//
+// It is for a process with one goroutine that works. A goroutine that is locked to its thread
+// should not yield: that would be two context switches.
+func Yield() {
+	if calls.Add(1)%8 == 0 {
+		runtime.Gosched()
 	}
-	return fmt.Sprintf("exited with status %d", status.ExitStatus())
 }
+
+var calls atomic.Int64

@@ -6,13 +6,15 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-var executable, _ = os.Executable() // Start says that "" does not exist
+var executable, _ = os.Executable() // if it fails, Start says that "" does not exist
 
 var attributes = &syscall.SysProcAttr{Setpgid: true}
 
-// become sees to it that the child does not outlive its parent.
+// become ends the child when its parent has ended.
 func become(string) {
 	parent := os.Getppid()
 	go func() {
@@ -21,4 +23,17 @@ func become(string) {
 		}
 		os.Exit(1)
 	}()
+}
+
+// namelessFile returns the descriptor of a temporary file that has no name any more.
+func namelessFile() (int, error) {
+	file, err := os.CreateTemp("", "csdesign")
+	if err != nil {
+		return -1, err
+	}
+	defer file.Close()
+	if err := os.Remove(file.Name()); err != nil {
+		return -1, err
+	}
+	return unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 }

@@ -3,8 +3,6 @@ package reexec
 import (
 	"os"
 	"runtime"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -12,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The child of these tests is the test itself, started again. What it does is in
-// its environment.
+// The child of these tests is the test itself, started again. The environment says what it
+// does.
 func TestMain(m *testing.M) {
 	index, terminate, ok := Child()
 	if !ok {
@@ -45,8 +43,7 @@ func TestMain(m *testing.M) {
 // start starts a child and waits, if it has a pipe, until it writes to it.
 func start(t *testing.T, what string, index int, files ...int) int {
 	t.Helper()
-	env = slices.DeleteFunc(env, func(s string) bool { return strings.HasPrefix(s, "CHILD=") })
-	env = append(env, "CHILD="+what)
+	t.Setenv("CHILD", what)
 	// The child dies with its thread, and a test does not run on the first one.
 	runtime.LockOSThread()
 	t.Cleanup(runtime.UnlockOSThread)
@@ -73,31 +70,28 @@ func startAndAwait(t *testing.T, what string) int {
 	return pid
 }
 
-func await(t *testing.T, pid int) unix.WaitStatus {
+func await(t *testing.T, pid int) Exit {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if ended, status, ok := Reap(); ok {
+		for ended, exit := range Ended {
 			if ended != pid {
 				t.Fatalf("child %d has ended, not %d", ended, pid)
 			}
-			return status
+			return exit
 		}
 	}
 	t.Fatalf("child %d does not end", pid)
-	return 0
+	return Exit{}
 }
 
 // twoWords returns two words of shared memory, and the file they are in.
 func twoWords(t *testing.T) (fd int, words []atomic.Int64) {
 	t.Helper()
-	fd, err := CreateShared(2)
+	fd, words, err := CreateShared(2)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(fd) })
-	if words, err = MapShared(fd, 2); err != nil {
-		t.Fatal(err)
-	}
 	return fd, words
 }
 
@@ -105,8 +99,8 @@ func TestSharedMemory(t *testing.T) {
 	fd, words := twoWords(t)
 	for _, index := range []int{0, 1, 1} {
 		pid := start(t, "count", index, fd)
-		if status := await(t, pid); status.ExitStatus() != index {
-			t.Errorf("child %d %s", index, Describe(status))
+		if exit := await(t, pid); exit.ExitStatus() != index {
+			t.Errorf("child %d %v", index, exit)
 		}
 	}
 	if words[0].Load() != 1000 || words[1].Load() != 2000 {
@@ -114,26 +108,34 @@ func TestSharedMemory(t *testing.T) {
 	}
 }
 
-func TestDescribe(t *testing.T) {
-	if got := Describe(await(t, start(t, "exit", 0))); got != "exited with status 0" {
+func TestExit(t *testing.T) {
+	if got := await(t, start(t, "exit", 0)).String(); got != "exited with status 0" {
 		t.Error(got)
 	}
 	pid := startAndAwait(t, "wait")
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if got := Describe(await(t, pid)); got != "was killed by SIGKILL" {
+	if got := await(t, pid).String(); got != "was killed by SIGKILL" {
 		t.Error(got)
 	}
 }
 
+func set(pids ...int) map[int]bool {
+	m := make(map[int]bool)
+	for _, pid := range pids {
+		m[pid] = true
+	}
+	return m
+}
+
 func TestEnd(t *testing.T) {
-	if err := End([]int{startAndAwait(t, "terminate"), startAndAwait(t, "terminate")}, 0); err != nil {
+	if err := End(set(startAndAwait(t, "terminate"), startAndAwait(t, "terminate")), 0); err != nil {
 		t.Error(err)
 	}
-	// This one does not listen to SIGTERM.
+	// This one ignores SIGTERM.
 	pid := startAndAwait(t, "wait")
-	if err := End([]int{pid}, 10*time.Millisecond); err != nil {
+	if err := End(set(pid), 10*time.Millisecond); err != nil {
 		t.Error(err)
 	}
 	if err := unix.Kill(pid, 0); err != unix.ESRCH {
@@ -141,10 +143,10 @@ func TestEnd(t *testing.T) {
 	}
 }
 
-// A child that is told to end before it has even begun is not lost.
+// A child that is told to end before it is ready is not killed.
 func TestEndAtOnce(t *testing.T) {
 	fd, words := twoWords(t)
-	if err := End([]int{start(t, "count at the end", 0, fd)}, 0); err != nil {
+	if err := End(set(start(t, "count at the end", 0, fd)), 0); err != nil {
 		t.Fatal(err)
 	}
 	if n := words[0].Load(); n != 1000 {
@@ -159,7 +161,7 @@ func TestSignalsAreTheParents(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := Describe(await(t, pid)); got != "exited with status 0" {
+	if got := await(t, pid).String(); got != "exited with status 0" {
 		t.Errorf("after SIGINT, SIGHUP and SIGTERM the child %s", got)
 	}
 }

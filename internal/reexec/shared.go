@@ -10,24 +10,25 @@ import (
 
 const wordSize = int(unsafe.Sizeof(atomic.Int64{}))
 
-// CreateShared returns the descriptor of a nameless file that holds n zero words,
-// for a parent and its children to map with [MapShared]. An anonymous mapping,
-// which a forked child inherits, does not outlive an exec; a descriptor does.
-func CreateShared(n int) (fd int, err error) {
-	fd, err = namelessFile()
+// CreateShared returns n words of shared memory, all 0, and the descriptor of the nameless
+// file that they are in. A child that inherits the file maps it with [MapShared]. An
+// anonymous mapping, which a forked child inherits, is gone after an exec.
+func CreateShared(n int) (file int, words []atomic.Int64, err error) {
+	file, err = namelessFile()
 	if err == nil {
-		err = unix.Ftruncate(fd, int64(n*wordSize))
+		err = unix.Ftruncate(file, int64(n*wordSize))
 	}
 	if err != nil {
-		return -1, fmt.Errorf("create %d words of shared memory: %w", n, err)
+		return -1, nil, fmt.Errorf("create %d words of shared memory: %w", n, err)
 	}
-	return fd, nil
+	words, err = MapShared(file, n)
+	return file, words, err
 }
 
-// MapShared maps the n words of a file that CreateShared made. What one process
-// stores in them, all that have mapped the file see at once (mmap(2), MAP_SHARED).
-func MapShared(fd, n int) ([]atomic.Int64, error) {
-	mem, err := unix.Mmap(fd, 0, n*wordSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+// MapShared maps the n words of a file from [CreateShared]. What one process stores in
+// them, all processes see that have mapped the file (mmap(2), MAP_SHARED).
+func MapShared(file, n int) ([]atomic.Int64, error) {
+	mem, err := unix.Mmap(file, 0, n*wordSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map %d words of shared memory: %w", n, err)
 	}

@@ -4,37 +4,49 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// SignalPipe returns a descriptor that becomes readable when one of these signals
-// arrives, and remains so until it is read. A program that waits for descriptors
-// waits for signals with it too: the self-pipe trick (Kerrisk 63.5.2).
-func SignalPipe(signals ...os.Signal) (fd int, err error) {
-	pipe, err := nonblockingPipe()
-	if err != nil {
-		return -1, fmt.Errorf("create the pipe for signals: %w", err)
+// Stop returns a channel that receives the signal to stop: SIGINT, SIGTERM or SIGHUP.
+// SIGHUP stays ignored if it was ignored when the program started (nohup(1)).
+//
+// A second after timeout has passed since then, the program exits, no matter what it
+// is doing: it may be blocked, for example in a write to a pipe that is full. A timeout
+// of 0 means no limit.
+func Stop(timeout time.Duration) <-chan os.Signal {
+	signals := []os.Signal{unix.SIGINT, unix.SIGTERM}
+	if !signal.Ignored(unix.SIGHUP) {
+		signals = append(signals, unix.SIGHUP)
 	}
 	arrived := make(chan os.Signal, 1)
 	signal.Notify(arrived, signals...)
+	stop := make(chan os.Signal, 1)
 	go func() {
-		for range arrived {
-			unix.Write(pipe[1], []byte{0}) // when it is full, it is readable
+		stop <- <-arrived
+		if timeout > 0 {
+			time.Sleep(timeout + time.Second)
+			os.Exit(0)
+		}
+	}()
+	return stop
+}
+
+// SignalPipe returns a descriptor that becomes readable when a signal arrives on the
+// channel, and remains so until it is read. It is the self-pipe trick: a program that waits
+// for descriptors waits for signals, too (Kerrisk, section 63.5.2).
+func SignalPipe(signals <-chan os.Signal) (fd int, err error) {
+	var pipe [2]int
+	if err := unix.Pipe(pipe[:]); err != nil {
+		return -1, fmt.Errorf("create the pipe for signals: %w", err)
+	}
+	unix.CloseOnExec(pipe[0])
+	unix.CloseOnExec(pipe[1])
+	go func() {
+		for range signals {
+			unix.Write(pipe[1], []byte{0}) // both ends are open as long as the process lives
 		}
 	}()
 	return pipe[0], nil
-}
-
-func nonblockingPipe() (pipe [2]int, err error) {
-	if err := unix.Pipe(pipe[:]); err != nil {
-		return pipe, err
-	}
-	for _, fd := range pipe {
-		unix.CloseOnExec(fd)
-		if err := unix.SetNonblock(fd, true); err != nil {
-			return pipe, err
-		}
-	}
-	return pipe, nil
 }

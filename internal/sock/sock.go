@@ -1,7 +1,7 @@
-// Package sock has the socket calls that every design makes in the same way:
-// listen, accept, connect, all on bare descriptors. Package net is not used: its
-// sockets are non-blocking and wait in the runtime's own epoll, and the designs
-// here differ in just how they wait.
+// Package sock has the socket calls that all designs make in the same way: listen and
+// accept, on bare descriptors. It does not use package net. A socket of package net is
+// non-blocking and waits in the epoll of the Go runtime, but how a server waits is what
+// the designs here differ in.
 package sock
 
 import (
@@ -10,216 +10,161 @@ import (
 	"log"
 	"net/netip"
 	"slices"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Listen returns a blocking listening socket and its address, in which a port of
-// 0 has become the free one that the kernel took.
+// Whether a socket is blocking or not.
+const (
+	Blocking    = false
+	Nonblocking = true
+)
+
+// Listen returns a listener and the address that it is bound to. If the port of addr is 0,
+// the kernel chooses a free one.
 //
-// The backlog is [unix.SOMAXCONN], as long as the kernel allows: a connection
-// that finds the queue full is not refused but dropped, and its client tries
-// again only after a second (listen(2), Stevens 4.5).
-func Listen(addr netip.AddrPort) (listener int, bound netip.AddrPort, err error) {
-	fail := func(err error) (int, netip.AddrPort, error) {
+// The backlog is [unix.SOMAXCONN], which Linux lowers to net.core.somaxconn. When the
+// queue of a listener is full, the kernel drops a new connection, and its client tries
+// again after a second (listen(2); Stevens, section 4.5).
+func Listen(addr netip.AddrPort, nonblocking bool) (listener int, bound netip.AddrPort, err error) {
+	to, family := Sockaddr(addr)
+	listener, err = unix.Socket(family, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(listener)
+		if bound, err = listen(listener, to, nonblocking); err != nil {
+			unix.Close(listener)
+		}
+	}
+	if err != nil {
 		return -1, addr, fmt.Errorf("listen %v: %w", addr, err)
 	}
-	to, family, err := sockaddr(addr)
-	if err != nil {
-		return fail(err)
-	}
-	listener, err = socket(family)
-	if err != nil {
-		return fail(err)
-	}
-	if err := listen(listener, to); err != nil {
-		unix.Close(listener)
-		return fail(err)
-	}
-	from, err := unix.Getsockname(listener)
-	if err != nil {
-		unix.Close(listener)
-		return fail(err)
-	}
-	// With the first timer, which may be one of its own, the Go runtime creates its
-	// epoll, and it dies if there is no descriptor left for that.
+	// The Go runtime creates its epoll with the first timer, and dies if it cannot have
+	// a descriptor for it. So here is a timer, while there are descriptors.
 	time.Sleep(time.Nanosecond)
-	return listener, addrPort(from), nil
+	return listener, bound, nil
 }
 
-func listen(listener int, to unix.Sockaddr) error {
-	// The port may be taken again while connections of an earlier server
-	// are in TIME_WAIT.
-	if err := unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-		return err
+func listen(listener int, to unix.Sockaddr, nonblocking bool) (bound netip.AddrPort, err error) {
+	if err := unix.SetNonblock(listener, nonblocking); err != nil {
+		return bound, err
 	}
-	// Accepted connections inherit this. Without it the last, short segment
-	// of a reply may wait for the client's delayed ACK.
+	// The port can be taken again while connections of an earlier server are in
+	// TIME_WAIT.
+	if err := unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return bound, err
+	}
+	// Accepted connections inherit this. Without it the last segment of a reply, when it
+	// is a short one, may have to wait for the client's delayed ACK.
 	if err := unix.SetsockoptInt(listener, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-		return err
+		return bound, err
 	}
 	if err := unix.Bind(listener, to); err != nil {
-		return err
+		return bound, err
 	}
-	return unix.Listen(listener, unix.SOMAXCONN)
+	if err := unix.Listen(listener, unix.SOMAXCONN); err != nil {
+		return bound, err
+	}
+	from, err := unix.Getsockname(listener)
+	return addrPort(from), err
 }
 
-// Accept takes the next connection from the queue of a blocking listener, and
-// waits for one. It returns an error that wraps EINVAL after [Shutdown]. While
-// descriptors or memory have run out it says so, once a second, and leaves the
-// clients in the queue.
+// Accept waits for a connection on a blocking listener. After [Shutdown] it returns an
+// error that wraps EINVAL. While there is no descriptor or no memory for another
+// connection, clients wait in the backlog.
 func Accept(listener int) (conn int, peer netip.AddrPort, err error) {
-	for {
-		conn, peer, err = acceptNext(listener, false)
-		if !Exhausted(err) {
-			return conn, peer, err
-		}
-		log.Print(err)
-		unix.Poll(nil, 1000) // ms; time.Sleep may itself need a descriptor, for the runtime's epoll
+	conn, peer, err = TryAccept(listener, Blocking)
+	for Exhausted(err) {
+		Pause(err)
+		conn, peer, err = TryAccept(listener, Blocking)
 	}
+	return conn, peer, err
 }
 
-// TryAccept takes the next connection from the queue of a non-blocking listener,
-// and waits for nothing. Whether the connection is non-blocking too is up to the
-// caller. An error wraps EAGAIN when no connection is waiting, and is one that
-// [Exhausted] knows when there is nothing left to take it with.
+// TryAccept accepts a connection on a non-blocking listener, without waiting. The
+// connection is blocking or not, as the caller says. The error wraps EAGAIN when no
+// client waits; [Exhausted] tells whether there is no descriptor or no memory.
 func TryAccept(listener int, nonblocking bool) (conn int, peer netip.AddrPort, err error) {
-	return acceptNext(listener, nonblocking)
-}
-
-// acceptNext tries again after an error that belongs to one connection or that will
-// pass (accept(2), "Error handling").
-func acceptNext(listener int, nonblocking bool) (conn int, peer netip.AddrPort, err error) {
 	for {
-		conn, from, err := accept(listener, nonblocking)
+		conn, peer, err = accept(listener, nonblocking)
 		if err == nil {
-			return conn, addrPort(from), nil
+			return conn, peer, nil
 		}
 		if !slices.Contains(passing, err) {
-			return -1, netip.AddrPort{}, fmt.Errorf("accept: %w", err)
+			return -1, peer, fmt.Errorf("accept: %w", err)
 		}
 	}
 }
 
-// passing are the errors of accept(2) after which the next call may well succeed.
+// passing are the errors of accept(2) that belong to one connection, or that pass: the
+// next call may succeed (accept(2), "Error handling").
 var passing = []error{
 	unix.EINTR, unix.ECONNABORTED, unix.EPROTO, unix.ENOPROTOOPT, unix.ENETDOWN,
-	unix.ENETUNREACH, unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.EOPNOTSUPP,
+	unix.ENETUNREACH, unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.EOPNOTSUPP, enonet,
 }
 
-// LimitDescriptors lowers the limit of descriptors (RLIMIT_NOFILE) to FD_SETSIZE,
-// unless it is lower already. A call that would have returned a descriptor that no
-// [unix.FdSet] can hold now fails with EMFILE.
-func LimitDescriptors() error {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("get the limit of descriptors: %w", err)
-	}
-	limit.Cur = min(limit.Cur, unix.FD_SETSIZE)
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("set the limit of descriptors: %w", err)
-	}
-	return nil
-}
-
-// Exhausted reports whether err says that descriptors, memory or processes have
-// run out, the last being EAGAIN from fork(2). What was tried will work once
-// something is given back.
+// Exhausted reports whether err says that the system has run out of descriptors, memory,
+// processes (EAGAIN from fork(2)) or watches of epoll (ENOSPC). The call may succeed
+// when some have been given back.
 func Exhausted(err error) bool {
-	var errno unix.Errno
-	if !errors.As(err, &errno) {
+	if err == nil {
 		return false
 	}
-	switch errno {
-	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EAGAIN:
-		return true
-	}
-	return false
+	var errno unix.Errno
+	errors.As(err, &errno)
+	return slices.Contains(scarce, errno)
 }
 
-// Shutdown ends the listening of every process that holds the listener: clients
-// are refused from now on, and on Linux every [Accept] returns EINVAL, also one
-// that is already waiting. Elsewhere shutdown(2) does not know listening
-// sockets, and the port stays until the last process has closed it.
-func Shutdown(listener int) error {
-	if err := unix.Shutdown(listener, unix.SHUT_RDWR); err != nil && err != unix.ENOTCONN {
-		return fmt.Errorf("shutdown listener: %w", err)
+var scarce = []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EAGAIN, unix.ENOSPC}
+
+// Pause logs err and waits for a second.
+func Pause(err error) {
+	log.Print(err)
+	unix.Poll(nil, 1000) // in ms; a timer may need a descriptor, see Listen
+}
+
+// LimitDescriptors lowers the limit of descriptors (RLIMIT_NOFILE) to FD_SETSIZE. A
+// descriptor that does not fit into a [unix.FdSet] cannot be had then: the call that
+// would return one fails with EMFILE.
+func LimitDescriptors() error {
+	var limit unix.Rlimit
+	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
+	if err == nil {
+		limit.Cur = min(limit.Cur, unix.FD_SETSIZE)
+		err = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	}
+	if err != nil {
+		return fmt.Errorf("lower the limit of descriptors: %w", err)
 	}
 	return nil
 }
 
-// Connect returns a blocking socket that is connected to addr.
-func Connect(addr netip.AddrPort) (conn int, err error) {
-	to, family, err := sockaddr(addr)
-	if err == nil {
-		conn, err = socket(family)
+// Shutdown stops a listener in all processes that have it. New clients are refused. On
+// Linux every [Accept] returns EINVAL, also one that waits. Elsewhere shutdown(2) does
+// not work on a listener, and the port is free when all processes have closed it.
+func Shutdown(listener int) error {
+	if err := unix.Shutdown(listener, unix.SHUT_RDWR); err != nil && err != unix.ENOTCONN {
+		return fmt.Errorf("shut down the listener: %w", err)
 	}
-	if err != nil {
-		return -1, fmt.Errorf("connect %v: %w", addr, err)
-	}
-	err = unix.Connect(conn, to)
-	if err == unix.EINTR {
-		err = awaitConnect(conn)
-	}
-	if err != nil {
-		unix.Close(conn)
-		return -1, fmt.Errorf("connect %v: %w", addr, err)
-	}
-	return conn, nil
+	return nil
 }
 
-// awaitConnect waits for a connect(2) that a signal interrupted. It goes on by
-// itself then, and calling it again is an error (Stevens 5.9).
-func awaitConnect(conn int) error {
-	fds := []unix.PollFd{{Fd: int32(conn), Events: unix.POLLOUT}}
-	for {
-		if _, err := unix.Poll(fds, -1); err == nil {
-			break
-		} else if err != unix.EINTR {
-			return err
-		}
-	}
-	errno, err := unix.GetsockoptInt(conn, unix.SOL_SOCKET, unix.SO_ERROR)
-	if err == nil && errno != 0 {
-		err = unix.Errno(errno)
-	}
-	return err
-}
-
-// Pair returns two UNIX-domain stream sockets that are connected to each other
-// (socketpair(2)).
-func Pair() (pair [2]int, err error) {
-	if pair, err = socketpair(); err != nil {
-		return pair, fmt.Errorf("create a socket pair: %w", err)
-	}
-	return pair, nil
-}
-
-// Peer returns the address at the other end of a connected socket.
-func Peer(conn int) (netip.AddrPort, error) {
+// Peer returns the address at the other end of a connection, or says that it is not known:
+// a connection that was reset has no other end (ENOTCONN).
+func Peer(conn int) string {
 	from, err := unix.Getpeername(conn)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("getpeername: %w", err)
+		return fmt.Sprintf("client with unknown address (%v)", err)
 	}
-	return addrPort(from), nil
+	return addrPort(from).String()
 }
 
-func sockaddr(addr netip.AddrPort) (unix.Sockaddr, int, error) {
-	ip := addr.Addr()
-	if ip.Is4() {
-		return &unix.SockaddrInet4{Addr: ip.As4(), Port: int(addr.Port())}, unix.AF_INET, nil
+// Sockaddr returns addr in the form that system calls take, and its address family.
+func Sockaddr(addr netip.AddrPort) (sa unix.Sockaddr, family int) {
+	if addr.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())}, unix.AF_INET
 	}
-	sa := &unix.SockaddrInet6{Addr: ip.As16(), Port: int(addr.Port())}
-	if zone := ip.Zone(); zone != "" {
-		id, err := strconv.ParseUint(zone, 10, 32)
-		if err != nil {
-			return nil, 0, fmt.Errorf("zone %q is not the number of an interface", zone)
-		}
-		sa.ZoneId = uint32(id)
-	}
-	return sa, unix.AF_INET6, nil
+	return &unix.SockaddrInet6{Addr: addr.Addr().As16(), Port: int(addr.Port())}, unix.AF_INET6
 }
 
 func addrPort(sa unix.Sockaddr) netip.AddrPort {
@@ -227,12 +172,12 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	case *unix.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
 	case *unix.SockaddrInet6:
-		// A client of IPv4 comes to an IPv6 listener as ::ffff:a.b.c.d.
-		ip := netip.AddrFrom16(sa.Addr).Unmap()
-		if sa.ZoneId != 0 {
-			ip = ip.WithZone(strconv.FormatUint(uint64(sa.ZoneId), 10))
-		}
-		return netip.AddrPortFrom(ip, uint16(sa.Port))
+		return ipv6(sa.Addr, uint16(sa.Port))
 	}
 	return netip.AddrPort{}
+}
+
+// ipv6 returns an address of an IPv6 socket. An IPv4 client has ::ffff:a.b.c.d there.
+func ipv6(addr [16]byte, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom16(addr).Unmap(), port)
 }

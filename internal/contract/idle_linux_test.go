@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -29,51 +28,31 @@ func TestManyIdleConnections(t *testing.T) {
 			if need := uint64(test.idle + 100); limit.Cur < need {
 				t.Skipf("the limit of descriptors is %d, this needs %d", limit.Cur, need)
 			}
-			s := serve(t, test.name)
+			s := Serve(t, test.name)
 			var idle []net.Conn
 			ask := func(conn net.Conn) {
 				fmt.Fprintln(conn, 4096)
-				receive(t, conn, 4096)
+				Receive(t, conn, 4096)
 			}
 			for range test.idle {
-				idle = append(idle, s.connect())
+				idle = append(idle, s.Connect())
 			}
-			// Whoever is answered has been accepted, and so have all before.
+			// A client that is answered has been accepted, and so have all before it.
 			ask(idle[0])
 			ask(idle[test.idle-1])
 			var times []time.Duration
 			for range 21 {
 				begin := time.Now()
-				s.ask("4096\n", 4096)
+				s.Ask("4096\n", 4096)
 				times = append(times, time.Since(begin))
 			}
 			slices.Sort(times)
 			if median := times[len(times)/2]; median >= 50*time.Millisecond {
 				t.Errorf("beside %d idle connections a request takes %v", test.idle, median)
 			}
-			if s.stderr.String() != "" {
-				t.Errorf("standard error: %s", &s.stderr)
+			if s.Stderr.String() != "" {
+				t.Errorf("standard error: %s", &s.Stderr)
 			}
 		})
 	}
-}
-
-// More clients than select can wait for: the last ones wait in the backlog, and are
-// served when others leave.
-func TestMoreClientsThanASetHolds(t *testing.T) {
-	s := serve(t, "server02")
-	var idle []net.Conn
-	for range 1100 {
-		idle = append(idle, s.connect())
-	}
-	last := s.send("5\n")
-	waitFor(t, "the limit is reached", func() bool {
-		return strings.HasPrefix(s.stderr.String(), "server02: accept: too many open files: new clients wait\n")
-	})
-	for _, conn := range idle[:200] {
-		conn.Close()
-	}
-	receive(t, last, 5)
-	idle[500].Write([]byte("7\n")) // one of the first is still served, too
-	receive(t, idle[500], 7)
 }

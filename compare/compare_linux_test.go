@@ -1,4 +1,4 @@
-package contract
+package main
 
 import (
 	"encoding/json"
@@ -10,16 +10,20 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"csdesign/internal/contract"
 )
 
+func TestMain(m *testing.M) { contract.Main(m, "compare") }
+
 // runCompare starts compare with a directory of its own for what it builds.
-func runCompare(t *testing.T, args ...string) (p *program, dir string) {
+func runCompare(t *testing.T, args ...string) (p *contract.Program, dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	cmd := exec.Command(filepath.Join(bin, "compare"), args...)
-	cmd.Dir = root
+	cmd := exec.Command(contract.Path("compare"), args...)
+	cmd.Dir = contract.Root()
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
-	return start(t, cmd), dir
+	return contract.Start(t, cmd), dir
 }
 
 // nothingLeft requires that no program from the directory runs, and no file is there.
@@ -29,10 +33,10 @@ func nothingLeft(t *testing.T, dir string) {
 	if err != nil || len(files) > 0 {
 		t.Errorf("left behind: %v, error %v", files, err)
 	}
-	for _, process := range processes(t) {
-		exe, err := os.Readlink(filepath.Join("/proc", fmt.Sprint(process.pid), "exe"))
+	for _, process := range contract.Processes(t) {
+		exe, err := os.Readlink(filepath.Join("/proc", fmt.Sprint(process.PID), "exe"))
 		if err == nil && strings.HasPrefix(exe, dir) {
-			t.Errorf("process %d still runs: %s", process.pid, exe)
+			t.Errorf("process %d still runs: %s", process.PID, exe)
 		}
 	}
 }
@@ -41,8 +45,8 @@ func TestCompare(t *testing.T) {
 	t.Parallel()
 	svg := filepath.Join(t.TempDir(), "x.svg")
 	p, dir := runCompare(t, "-c", "3", "-t", "20", "-rounds", "2", "-n", "2", "-json", "-svg", svg, "server08", "server02")
-	if status := p.status(); status != 0 || p.stderr.String() != "" {
-		t.Fatalf("status %d, %s", status, &p.stderr)
+	if status := p.Status(); status != 0 || p.Stderr.String() != "" {
+		t.Fatalf("status %d, %s", status, &p.Stderr)
 	}
 	nothingLeft(t, dir)
 	var result struct {
@@ -53,11 +57,11 @@ func TestCompare(t *testing.T) {
 			Rounds []map[string]float64
 		}
 	}
-	if err := json.Unmarshal([]byte(p.stdout.String()), &result); err != nil {
-		t.Fatalf("%v: %s", err, &p.stdout)
+	if err := json.Unmarshal([]byte(p.Stdout.String()), &result); err != nil {
+		t.Fatalf("%v: %s", err, &p.Stdout)
 	}
 	if len(result.Servers) != 2 || result.Servers[0].Name != "server02" || result.Servers[1].Name != "server08" {
-		t.Fatalf("the servers are not server02 and server08: %s", &p.stdout)
+		t.Fatalf("the servers are not server02 and server08: %s", &p.Stdout)
 	}
 	for _, s := range result.Servers {
 		answered := 0.0
@@ -84,7 +88,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-func TestCompareIsInterrupted(t *testing.T) {
+func TestInterrupt(t *testing.T) {
 	t.Parallel()
 	p, dir := runCompare(t, "-c", "2", "-t", "1000", "-rounds", "1000", "server02", "server03")
 	runs := func() bool { // the client has been started
@@ -95,24 +99,24 @@ func TestCompareIsInterrupted(t *testing.T) {
 		text, err := os.ReadFile(files[0])
 		return err == nil && strings.Contains(string(text), "Got request")
 	}
-	waitFor(t, "a server is under load", runs)
-	kill(t, unix.SIGINT, -p.cmd.Process.Pid)
-	if status := p.status(); status != 130 || p.stderr.String() != "" {
-		t.Errorf("status %d, %s", status, &p.stderr)
+	contract.WaitFor(t, "a server is under load", runs)
+	contract.Kill(t, unix.SIGINT, -p.PID)
+	if status := p.Status(); status != 130 || p.Stderr.String() != "" {
+		t.Errorf("status %d, %s", status, &p.Stderr)
 	}
 	nothingLeft(t, dir)
 	for _, want := range []string{"\nserver     design ", "\nserver02   multiplexing, select", "\nserver03   preforked, children accept"} {
-		if !strings.Contains(p.stdout.String(), want) {
-			t.Errorf("the table has no %q: %s", want, &p.stdout)
+		if !strings.Contains(p.Stdout.String(), want) {
+			t.Errorf("the table has no %q: %s", want, &p.Stdout)
 		}
 	}
 }
 
-func TestCompareCommandLine(t *testing.T) {
+func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	p, _ := runCompare(t, "server02", "server99")
 	want := "compare: unexpected argument \"server99\"\nUsage: compare [options] [server01 ...]\n"
-	if status := p.status(); status != 2 || !strings.HasPrefix(p.stderr.String(), want) {
-		t.Errorf("status %d, %s", status, &p.stderr)
+	if status := p.Status(); status != 2 || !strings.HasPrefix(p.Stderr.String(), want) {
+		t.Errorf("status %d, %s", status, &p.Stderr)
 	}
 }

@@ -1,0 +1,156 @@
+package contract
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The clients of these tests do what a client should not do.
+
+func TestBadRequests(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		s := Serve(t, d.name)
+		for _, request := range []string{
+			"", " \n", "abc\n", "12a", "-1\n", "+1\n", "1.5", "1073741825\n", "99999999999999999999999",
+			"1 2\n", "1\x00", "\x00\x00", strings.Repeat("1", 1025), strings.Repeat(" ", 1024) + "1",
+		} {
+			before := len(s.Stderr.String())
+			quoted := strings.TrimSuffix(fmt.Sprintf("%q", request[:min(len(request), 40)]), `"`)
+			for range 50 { // more than there are children
+				conn := s.Send(request)
+				if request == "" {
+					conn.CloseWrite()
+				}
+				if got, err := Rest(conn); got != 0 || err != nil {
+					t.Fatalf("bad request %.20q: %d bytes, error %v", request, got, err)
+				}
+				said := fmt.Sprintf("%s: %v: bad request %s", d.name, conn.LocalAddr(), quoted)
+				WaitFor(t, said, func() bool { return strings.Contains(s.Stderr.String()[before:], said) })
+				conn.Close()
+			}
+			s.Ask("5\n", 5)
+			said := s.Stderr.String()[before:]
+			if strings.Count(said, "\n") != 50 || strings.Count(said, "from 0 to 1073741824\n") != 50 {
+				t.Fatalf("bad request %.20q 50 times: %s", request, Tail(said))
+			}
+		}
+	})
+}
+
+func TestResets(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		s := Serve(t, d.name)
+		for range 20 {
+			conn := s.Connect()
+			conn.SetLinger(0)
+			conn.Close()
+		}
+		for range 20 {
+			conn := s.Send("20000000")
+			Receive(t, conn, 100000)
+			conn.SetLinger(0)
+			conn.Close()
+		}
+		WaitFor(t, "20 resets are reported", func() bool { return s.Stderr.Count("of 20000000 bytes") == 20 })
+		s.Ask("5\n", 5)
+		if d.pool && s.Stderr.Has("child ") {
+			t.Errorf("a child has died: %s", &s.Stderr)
+		}
+	})
+}
+
+// manyConnections is more than there are children in a pool.
+const manyConnections = 25
+
+func TestSilentClients(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		s := Serve(t, d.name, "-timeout", "1s")
+		for range manyConnections {
+			s.Connect()
+		}
+		s.Ask("5\n", 5)
+		WaitFor(t, "all are reported", func() bool { return s.Stderr.Count(" within 1s\n") == manyConnections })
+	})
+}
+
+func TestClientsThatDoNotRead(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		s := Serve(t, d.name)
+		for i := range 5 { // fewer than there are children
+			s.Swallower()
+			WaitFor(t, "the request is logged", func() bool { return s.Stdout.Count(" 20000000 bytes") == i+1 })
+		}
+		// The best of three: the machine may be slow, but the server must not be.
+		best := time.Hour
+		for range 3 {
+			begin := time.Now()
+			s.Ask("4096\n", 4096)
+			best = min(best, time.Since(begin))
+		}
+		if best > time.Second {
+			t.Errorf("a good client was answered after %v", best)
+		}
+	})
+}
+
+func TestClientsThatNeverRead(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		s := Serve(t, d.name, "-timeout", "1s")
+		for range manyConnections {
+			s.Swallower()
+		}
+		s.Ask("5\n", 5)
+		WaitFor(t, "all are reported", func() bool {
+			return s.Stderr.Count("of 20000000 bytes") == manyConnections && s.Stderr.Count("for 1s\n") == manyConnections
+		})
+	})
+}
+
+// hasEpoll reports whether the server has a descriptor of an epoll (proc(5)).
+func hasEpoll(s *Server) bool {
+	s.T.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", s.PID))
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	return slices.ContainsFunc(files, func(file string) bool {
+		to, err := os.Readlink(file)
+		return err == nil && to == "anon_inode:[eventpoll]"
+	})
+}
+
+func TestDescriptorLimit(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		s := ServeAfter(t, "ulimit -n 64;", d.name)
+		if !hasEpoll(s) {
+			t.Error("the Go runtime has still to create its epoll, and will die if it cannot")
+		}
+		var silent []net.Conn
+		for range 200 {
+			silent = append(silent, s.Connect())
+		}
+		// It has to calm down, and to stay calm for as long as the measurement takes.
+		WaitFor(t, "it uses less than a tenth of a core", func() bool {
+			begin, before := time.Now(), s.CPU()
+			time.Sleep(time.Second)
+			return s.CPU()-before < time.Since(begin)/10
+		})
+		for _, conn := range silent {
+			conn.Close()
+		}
+		s.Ask("5\n", 5)
+		s.Crowd()
+		s.Signal(unix.SIGTERM)
+		if status := s.Status(); status != 0 {
+			t.Errorf("exit status %d", status)
+		}
+	})
+}

@@ -1,0 +1,128 @@
+package contract
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestKilledChildren(t *testing.T) {
+	each(t, pools, func(t *testing.T, d design) {
+		s := Serve(t, d.name, "-n", "7")
+		var children []int
+		for range 3 {
+			children = s.Pool(7, children)
+			Kill(t, unix.SIGKILL, children...)
+		}
+		s.Pool(7, children)
+		s.Crowd()
+		for index := range 7 {
+			said := fmt.Sprintf("%s: child %d (PID ", d.name, index)
+			WaitFor(t, "three times: "+said, func() bool { return s.Stderr.Count(said) == 3 })
+		}
+	})
+}
+
+func TestTerminatedChild(t *testing.T) {
+	each(t, pools, func(t *testing.T, d design) {
+		s := Serve(t, d.name, "-n", "1")
+		conn := s.Swallower()
+		Receive(t, conn, 1000)
+		children := s.Pool(1, nil)
+		Kill(t, unix.SIGTERM, children[0])
+		Receive(t, conn, 20000000-1000)
+		s.Pool(1, children)
+		s.Ask("5\n", 5)
+	})
+}
+
+func TestChildrenThatDieAtOnce(t *testing.T) {
+	each(t, pools, func(t *testing.T, d design) {
+		s := Serve(t, d.name, "-n", "2")
+		WaitFor(t, "the server gives up", func() bool {
+			for _, pid := range s.Children() {
+				unix.Kill(pid, unix.SIGKILL)
+			}
+			return s.HasEnded()
+		})
+		if status := s.Status(); status != 1 {
+			t.Errorf("exit status %d", status)
+		}
+		if !s.Stderr.Has(d.name + ": children die as soon as they start\n") {
+			t.Errorf("standard error: %s", &s.Stderr)
+		}
+	})
+}
+
+// A shell that calls exec leaves its children to the program.
+func TestChildOfTheShell(t *testing.T) {
+	each(t, forks, func(t *testing.T, d design) {
+		s := ServeAfter(t, "sleep 1000 &", d.name)
+		for _, pid := range s.Children() {
+			name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+			if err != nil || string(name) != "sleep\n" {
+				continue
+			}
+			Kill(t, unix.SIGKILL, pid)
+			WaitFor(t, "the shell's child is reaped", func() bool { return unix.Kill(pid, 0) == unix.ESRCH })
+		}
+		s.Crowd()
+		if s.Stderr.String() != "" {
+			t.Errorf("standard error: %s", &s.Stderr)
+		}
+	})
+}
+
+func TestCounts(t *testing.T) {
+	each(t, counts, func(t *testing.T, d design) {
+		s := Serve(t, d.name)
+		for range 4 { // more than 256 for each
+			s.Crowd()
+		}
+		counts := s.Counts(d.counts)
+		if len(counts) != 10 {
+			t.Fatalf("it counts %d", len(counts))
+		}
+		for index, count := range counts {
+			// If the kernel chooses who gets a connection, the mean is 600. server04 prefers
+			// the first children.
+			if count < 60 && d.name != "server04" {
+				t.Errorf("%s %d was idle: %d times", d.counts, index, count)
+			}
+		}
+		if sum := Sum(counts); sum != 6000 {
+			t.Errorf("%d connections counted, want 6000", sum)
+		}
+	})
+}
+
+func TestCountsOfMany(t *testing.T) {
+	each(t, counts, func(t *testing.T, d design) {
+		s := Serve(t, d.name, "-n", "101")
+		if counts := s.Counts(d.counts); len(counts) != 101 {
+			t.Errorf("it counts %d", len(counts))
+		}
+	})
+}
+
+func TestReplacedChildrenKeepTheirCount(t *testing.T) {
+	each(t, func(d design) bool { return d.pool && d.counts != "" }, func(t *testing.T, d design) {
+		s := Serve(t, d.name, "-n", "3")
+		var children []int
+		for range 3 {
+			children = s.Pool(3, children)
+			s.Crowd()
+			Kill(t, unix.SIGKILL, children...)
+		}
+		s.Pool(3, children)
+		if sum := Sum(s.Counts("child")); sum != 4500 {
+			t.Errorf("%d connections counted, want 4500", sum)
+		}
+		if strings.Contains(s.Stderr.String(), "children die") {
+			t.Errorf("standard error: %s", &s.Stderr)
+		}
+	})
+}

@@ -1,0 +1,151 @@
+package contract
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A Process is what /proc says of a process, or of a thread.
+type Process struct {
+	PID, Parent, Group int
+	State              string // T: stopped
+	CPU                time.Duration
+}
+
+// Processes returns all processes that have not ended.
+func Processes(t testing.TB) []Process {
+	t.Helper()
+	return stats(t, "/proc/[0-9]*/stat")
+}
+
+// Threads returns the threads of a process.
+func Threads(t testing.TB, pid int) []Process {
+	t.Helper()
+	return stats(t, fmt.Sprintf("/proc/%d/task/*/stat", pid))
+}
+
+func stats(t testing.TB, pattern string) (all []Process) {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		// The second field is in parentheses, and may contain some itself (proc(5)).
+		pid, _, _ := strings.Cut(string(text), " ")
+		f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if f[0] == "Z" || f[0] == "X" {
+			continue
+		}
+		const tick = time.Second / 100
+		all = append(all, Process{
+			PID: Number(t, pid), Parent: Number(t, f[1]), Group: Number(t, f[2]), State: f[0],
+			CPU: time.Duration(Number(t, f[11])+Number(t, f[12])) * tick,
+		})
+	}
+	return all
+}
+
+// Calls reports whether a thread of the process is in this system call (proc(5),
+// /proc/pid/syscall).
+func Calls(t testing.TB, pid, number int) bool {
+	t.Helper()
+	for _, thread := range Threads(t, pid) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/syscall", pid, thread.PID))
+		if errors.Is(err, os.ErrPermission) {
+			t.Skip(err)
+		}
+		if strings.HasPrefix(string(text), fmt.Sprintf("%d ", number)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Accepted reports whether the server has accepted the connection of a client on 127.0.0.1.
+// Until then the server's end belongs to no file, and its inode is 0 (proc(5),
+// /proc/net/tcp).
+func Accepted(t testing.TB, client string) bool {
+	t.Helper()
+	text, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := strings.Cut(client, ":")
+	remote := fmt.Sprintf("0100007F:%04X", Number(t, port))
+	for line := range bytes.Lines(text) {
+		f := strings.Fields(string(line))
+		if f[2] == remote && f[9] != "0" {
+			return true
+		}
+	}
+	return false
+}
+
+// Number returns the number that is in a text.
+func Number(t testing.TB, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Children returns the PIDs of the program's children.
+func (p *Program) Children() (pids []int) {
+	p.T.Helper()
+	for _, process := range Processes(p.T) {
+		if process.Parent == p.PID {
+			pids = append(pids, process.PID)
+		}
+	}
+	return pids
+}
+
+// Tree returns the program, its children, and all that is left of its process group.
+func (p *Program) Tree() (tree []Process) {
+	p.T.Helper()
+	for _, process := range Processes(p.T) {
+		if process.PID == p.PID || process.Parent == p.PID || process.Group == p.PID {
+			tree = append(tree, process)
+		}
+	}
+	return tree
+}
+
+// CPU returns the CPU time that the program and its children have used.
+func (p *Program) CPU() (total time.Duration) {
+	p.T.Helper()
+	for _, process := range p.Tree() {
+		total += process.CPU
+	}
+	return total
+}
+
+// Memory returns the proportional set size of the program and its children, in bytes.
+func (p *Program) Memory() (total int) {
+	p.T.Helper()
+	for _, process := range p.Tree() {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", process.PID))
+		if err != nil {
+			continue // it has ended
+		}
+		_, after, ok := strings.Cut(string(text), "\nPss:")
+		if ok {
+			total += Number(p.T, strings.Fields(after)[0]) << 10
+		}
+	}
+	return total
+}

@@ -1,0 +1,123 @@
+package echo
+
+import (
+	"log"
+	"net/netip"
+	"time"
+
+	"csdesign/internal/reexec"
+)
+
+// Clients is the table of a server that waits for all its clients at once: their
+// connections, by descriptor. It also knows what no descriptor tells: which client has
+// been silent for too long, whether there is room for another one, and when the server
+// has done its work. It never waits, and closes no descriptor.
+type Clients struct {
+	conns   []*Conn // by descriptor
+	open    int
+	full    bool      // there is no descriptor or memory for another client
+	logged  time.Time // when that was last logged
+	ended   time.Time // when End was called
+	timeout time.Duration
+	tick    time.Duration // how often to look for silent clients
+	looked  time.Time     // when that was last done
+}
+
+// NewClients returns an empty table. A client that is silent, or takes nothing of its
+// reply, for as long as timeout has to go; 0 means no limit.
+func NewClients(timeout time.Duration) *Clients {
+	tick := time.Second
+	if timeout > 0 {
+		tick = min(tick, max(timeout/10, 10*time.Millisecond))
+	}
+	return &Clients{timeout: timeout, tick: tick}
+}
+
+// Add puts a new client into the table, by its non-blocking socket. It waits for a request.
+func (c *Clients) Add(fd int, peer netip.AddrPort) {
+	for len(c.conns) <= fd {
+		c.conns = append(c.conns, nil)
+	}
+	c.conns[fd] = NewConn(fd, peer)
+	c.open++
+}
+
+// Full notes that there is no room for another client, and logs err, which says so, once a
+// second. There may be room again after a client has gone, or after some time.
+func (c *Clients) Full(err error) {
+	c.full = true
+	if time.Since(c.logged) >= time.Second {
+		log.Printf("%v: new clients wait", err)
+		c.logged = time.Now()
+	}
+}
+
+// End notes that no new client and no new request is to be served from now on.
+func (c *Clients) End() {
+	c.ended = time.Now()
+	c.looked = time.Time{} // many clients may have to go now
+}
+
+func (c *Clients) ending() bool { return !c.ended.IsZero() }
+
+// Serving reports whether the server has to go on. After [Clients.End] it does as long as
+// there are replies under way, but at most for the timeout.
+func (c *Clients) Serving() bool {
+	reexec.Yield()
+	return !c.ending() || c.open > 0 && (c.timeout == 0 || time.Since(c.ended) < c.timeout)
+}
+
+// Listener returns what to wait for at the listener: [Read], or [Done] while there is no
+// room for another client.
+func (c *Clients) Listener() Want {
+	if c.full || c.ending() {
+		return Done
+	}
+	return Read
+}
+
+// Step makes the next step with a client, and returns what to wait for then. When it
+// returns [Done], the client is no longer in the table, and its descriptor has to be
+// closed.
+func (c *Clients) Step(fd int) Want {
+	want, err := c.conns[fd].Step()
+	if want == Done || want == Read && c.ending() {
+		c.remove(fd, err)
+		return Done
+	}
+	return want
+}
+
+// Dismiss removes clients that have been silent for too long or, after [Clients.End], that
+// have no reply under way. It returns their descriptors, which have to be closed, and how
+// long the server may wait before the next call.
+func (c *Clients) Dismiss() (fds []int, wait time.Duration) {
+	if c.open == 0 && !c.full {
+		return nil, time.Hour
+	}
+	if wait := c.tick - time.Since(c.looked); wait > 0 {
+		return nil, wait
+	}
+	c.looked = time.Now()
+	c.full = false // another process may have given something back
+	for fd, conn := range c.conns {
+		if conn == nil {
+			continue
+		}
+		err := conn.Expired(c.timeout)
+		if err != nil || c.ending() && !conn.Busy() {
+			c.remove(fd, err)
+			fds = append(fds, fd)
+		}
+	}
+	return fds, c.tick
+}
+
+func (c *Clients) remove(fd int, reason error) {
+	if reason != nil {
+		log.Printf("%v: %v", c.conns[fd].peer, reason)
+	}
+	c.conns[fd] = nil
+	c.open--
+	c.full = false
+}

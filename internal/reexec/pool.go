@@ -1,0 +1,215 @@
+package reexec
+
+import (
+	"errors"
+	"fmt"
+	"log"
+	"maps"
+	"os"
+	"os/signal"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"csdesign/internal/sock"
+)
+
+// A Pool has a number of places, with a child in each. A child that dies is replaced.
+type Pool struct {
+	create   func(index int) (pid int, err error)
+	children []child
+	next     time.Time // when another child may be started
+	careful  bool      // the last child died young, so start one and see how it does
+	lived    time.Time // when there last was a child that had lived for a second
+}
+
+// A child is in its place in a pool. Its PID is 0 while it has to be started.
+type child struct {
+	pid     int
+	started time.Time
+}
+
+// NewPool returns a pool of n places without children. It will call create to start the
+// child with an index from 0 to n-1.
+func NewPool(n int, create func(index int) (pid int, err error)) *Pool {
+	// The children live in calls that block. After 20 µs the monitor thread of the Go
+	// runtime takes the processor away from a thread in such a call, and the thread has to
+	// ask for one when it returns. With a second processor, which is idle, it waits 10 ms.
+	os.Setenv("GOMAXPROCS", "2")
+	return &Pool{create: create, children: make([]child, n), lived: time.Now()}
+}
+
+// Keep starts the children and replaces those that die, until something comes from stop.
+func (p *Pool) Keep(stop <-chan os.Signal) error {
+	died := Died()
+	for {
+		wait, err := p.Fill()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-stop:
+			return nil
+		case <-died:
+		case <-time.After(wait):
+		}
+		if err := p.Reap(); err != nil {
+			return err
+		}
+	}
+}
+
+// Fill starts a child in every place that has none, and returns when it has to be called
+// again: after a second if the system had no descriptors, memory or processes left.
+//
+// A child that dies within a second of its start is replaced after a second. Then one
+// child is started; the others follow when it has lived for a second.
+func (p *Pool) Fill() (wait time.Duration, err error) {
+	for index := range p.children {
+		c := &p.children[index]
+		if c.pid != 0 {
+			continue
+		}
+		if wait := time.Until(p.next); wait > 0 {
+			return wait, nil
+		}
+		pid, err := p.create(index)
+		if sock.Exhausted(err) {
+			log.Print(err)
+			p.lived = time.Now() // at least, none died
+			p.next = p.lived.Add(time.Second)
+			return time.Second, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		*c = child{pid, time.Now()}
+		if p.careful {
+			p.careful, p.next = false, time.Now().Add(time.Second)
+		}
+	}
+	return time.Hour, nil
+}
+
+// Reap empties the places of the children that have ended, and logs how they ended. It
+// returns an error when no child has lived for a second in the last ten seconds.
+func (p *Pool) Reap() error {
+	now := time.Now()
+	young := func(c child) bool { return now.Sub(c.started) < time.Second }
+	if slices.ContainsFunc(p.children, func(c child) bool { return c.pid != 0 && !young(c) }) {
+		p.lived = now
+	}
+	for pid, exit := range Ended {
+		index := slices.IndexFunc(p.children, func(c child) bool { return c.pid == pid })
+		if index < 0 {
+			continue // not ours: a child of the shell that became this program by exec
+		}
+		c := &p.children[index]
+		log.Printf("child %d (PID %d) %v", index, pid, exit)
+		if young(*c) {
+			p.careful, p.next = true, now.Add(time.Second)
+		}
+		c.pid = 0
+	}
+	if p.careful && now.Sub(p.lived) > 10*time.Second {
+		return errors.New("children die as soon as they start")
+	}
+	return nil
+}
+
+// End ends the children as the function [End] does.
+func (p *Pool) End(timeout time.Duration) error {
+	running := make(map[int]bool)
+	for _, c := range p.children {
+		if c.pid != 0 {
+			running[c.pid] = true
+		}
+	}
+	return End(running, timeout)
+}
+
+// Died returns a channel that receives a signal after a child has died. One signal may
+// stand for several deaths: look for all of them, with [Ended].
+func Died() <-chan os.Signal {
+	died := make(chan os.Signal, 1)
+	signal.Notify(died, unix.SIGCHLD)
+	return died
+}
+
+// An Exit is how a child has ended.
+type Exit struct{ unix.WaitStatus }
+
+// String returns "exited with status 1" or "was killed by SIGKILL", for example.
+func (e Exit) String() string {
+	if e.Signaled() {
+		return "was killed by " + unix.SignalName(e.Signal())
+	}
+	return fmt.Sprintf("exited with status %d", e.ExitStatus())
+}
+
+// Ended is an iterator over the children that have ended: it yields the PID of each, and
+// how it ended. It does not wait for the others (wait4(2), WNOHANG).
+func Ended(yield func(pid int, exit Exit) bool) {
+	for {
+		var exit Exit
+		pid, err := unix.Wait4(-1, &exit.WaitStatus, unix.WNOHANG, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || pid == 0 || !yield(pid, exit) {
+			return // there is no child (ECHILD), or none that has ended
+		}
+	}
+}
+
+// End ends these children: it sends SIGTERM to each, on which a child finishes its reply,
+// and SIGKILL to those that still run after timeout, where 0 means no limit. When it
+// returns nil, all are gone. Nobody else may use [Ended] meanwhile.
+func End(children map[int]bool, timeout time.Duration) error {
+	died := Died()
+	var deadline <-chan time.Time
+	if timeout > 0 {
+		deadline = time.After(timeout)
+	}
+	young := maps.Clone(children) // those that have not got SIGTERM
+	for {
+		for pid := range Ended {
+			delete(children, pid)
+			delete(young, pid)
+		}
+		if len(children) == 0 {
+			return nil
+		}
+		for pid := range young {
+			if !ready(pid) {
+				continue
+			}
+			if err := kill(pid, unix.SIGTERM); err != nil {
+				return err
+			}
+			delete(young, pid)
+		}
+		var again <-chan time.Time
+		if len(young) > 0 {
+			again = time.After(time.Millisecond)
+		}
+		select {
+		case <-died:
+		case <-again:
+		case <-deadline:
+			for pid := range children {
+				if err := kill(pid, unix.SIGKILL); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+func kill(pid int, sig unix.Signal) error {
+	if err := unix.Kill(pid, sig); err != nil {
+		return fmt.Errorf("send %s to the child with PID %d: %w", unix.SignalName(sig), pid, err)
+	}
+	return nil
+}

@@ -1,0 +1,24 @@
+//go:build !linux
+
+package sock
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+const enonet = unix.ENETDOWN // there is no ENONET
+
+func accept(listener int, nonblocking bool) (conn int, peer netip.AddrPort, err error) {
+	conn, from, err := unix.Accept(listener)
+	if err != nil {
+		return -1, peer, err
+	}
+	unix.CloseOnExec(conn)
+	if err := unix.SetNonblock(conn, nonblocking); err != nil {
+		unix.Close(conn)
+		return -1, peer, err
+	}
+	return conn, addrPort(from), nil
+}
