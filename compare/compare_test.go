@@ -6,60 +6,54 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
-func TestMiddle(t *testing.T) {
-	for _, test := range []struct {
-		all  []figure
-		want figure
-	}{
-		{[]figure{3}, 3}, {[]figure{5, 1, 3}, 3}, {[]figure{8, 2, 4, 1}, 3},
-	} {
-		if got := middle(test.all); got != test.want {
-			t.Errorf("middle(%v) = %v, want %v", test.all, got, test.want)
-		}
-	}
-	if middle(nil).known() {
-		t.Error("the middle of nothing is known")
-	}
+// fixed are the rounds of a server that counts. In the second round it was slow. What was
+// not known in the third does not count.
+var fixed = []figures{
+	round(1500, 1000, 40, 1.5, 10, 2, 11, 68, 100, 200),
+	round(1500, 10, 4000, 15, 100, 20, 12, 70, 1, 999),
+	round(1500, 1200, 44, 1.7, unknown, 2.4, 11, 68, 120, 180),
 }
 
-// fixed are the rounds of a server that counts, with an outlier in the second; what
-// the third could not tell does not count.
-var fixed = []figures{
-	{1500, 1000, 40, 1.5, 10, 2, 11, 68, 100, 200},
-	{1500, 10, 4000, 15, 100, 20, 12, 70, 1, 999},
-	{1500, 1200, 44, 1.7, unknown, 2.4, 11, 68, 120, 180},
+const unknown = -1
+
+// round returns figures in the order of the columns.
+func round(values ...float64) figures {
+	f := figures{}
+	for i, value := range values {
+		if value != unknown {
+			f[columns[i].name] = value
+		}
+	}
+	return f
 }
 
 func TestMedian(t *testing.T) {
-	want := figures{1500, 1000, 44, 1.7, 55, 2.4, 11, 68, 100, 200}
-	if got := median(fixed); got != want {
-		t.Errorf("median = %+v, want %+v", got, want)
+	want := round(1500, 1000, 44, 1.7, 55, 2.4, 11, 68, 100, 200)
+	if got := median(fixed); !maps.Equal(got, want) {
+		t.Errorf("median = %v, want %v", got, want)
 	}
-}
-
-func TestUnknownIsNull(t *testing.T) {
-	text, err := json.Marshal(fixed[2])
-	if err != nil || !strings.Contains(string(text), `"memory_mib":null,"p99_ms":2.4,`) {
-		t.Errorf("%s, %v", text, err)
+	if got := median(nil); len(got) != 0 {
+		t.Errorf("the median of nothing is %v", got)
 	}
 }
 
 func TestBar(t *testing.T) {
 	for _, test := range []struct {
-		f, best figure
-		want    string
+		value, best float64
+		want        string
 	}{
 		{96, 96, "████████████"}, {48, 96, "██████      "}, {49, 96, "██████▏     "},
-		{0, 96, "            "}, {0, 0, "            "}, {unknown, 96, "            "},
+		{0, 96, "            "}, {0, 0, "            "},
 	} {
-		if got := bar(test.f, test.best); got != test.want {
-			t.Errorf("bar(%v, %v) = %q, want %q", test.f, test.best, got, test.want)
+		if got := bar(test.value, test.best); got != test.want {
+			t.Errorf("bar(%v, %v) = %q, want %q", test.value, test.best, got, test.want)
 		}
 	}
 }
@@ -67,7 +61,7 @@ func TestBar(t *testing.T) {
 var fixedRows = []row{
 	{design: designs[3], rounds: fixed},
 	{design: designs[4], err: errors.New("it does not listen")},
-	{design: designs[5], rounds: []figures{{1500, 2000, 20.25, 0.124, unknown, 1, unknown, unknown, unknown, unknown}}},
+	{design: designs[5], rounds: []figures{round(1500, 2000, 20.25, 0.124, unknown, 1, unknown, unknown, unknown, unknown)}},
 	{design: designs[6]},
 }
 
@@ -78,14 +72,35 @@ func TestTable(t *testing.T) {
 	}
 	const want = `clients: 15, connections of each: 100, bytes: 4096, size of a pool: 10; rounds: 3 of 9
 
-server     design                       conn/s               CPU us  switches    MiB  p99 ms  processes  threads  spread
-server03a  the same, and counts           1000 ██████          44.0      1.70   55.0     2.4         11       68  100 to 200
+server     design                       conn/s              CPU us switches    MiB p99 ms processes threads fewest   most
+server03a  the same, and counts           1000 ██████         44.0     1.70   55.0    2.4        11      68    100    200
 server04   preforked, parent passes    failed: it does not listen
-server05   one thread per client          2000 ████████████    20.2      0.12      -     1.0          -        -
+server05   one thread per client          2000 ████████████   20.2     0.12      -    1.0         -       -
 server06   multiplexing, poll          not measured
 `
 	if text.String() != want {
 		t.Errorf("the table is\n%s\nwant\n%s", &text, want)
+	}
+}
+
+func TestJSON(t *testing.T) {
+	var text strings.Builder
+	if err := writeJSON(&text, fixedRows, load{15, 100, 4096, 10}); err != nil {
+		t.Fatal(err)
+	}
+	var result struct {
+		Servers []struct {
+			Name, Error string
+			Median      map[string]float64
+			Rounds      []map[string]float64
+		}
+	}
+	if err := json.Unmarshal([]byte(text.String()), &result); err != nil {
+		t.Fatal(err)
+	}
+	s := result.Servers
+	if len(s) != 4 || s[0].Name != "server03a" || s[0].Median["memory_mib"] != 55 || len(s[0].Rounds) != 3 || s[1].Error != "it does not listen" {
+		t.Errorf("%+v", s)
 	}
 }
 
@@ -120,12 +135,12 @@ func TestSVG(t *testing.T) {
 }
 
 func TestBrokenBar(t *testing.T) {
-	rows := []row{
-		{design: designs[0], rounds: []figures{{CPU: 2000}}},
-		{design: designs[1], rounds: []figures{{CPU: 100}}},
-		{design: designs[2], rounds: []figures{{CPU: 50}}},
-	}
-	all := bars(rows, func(f figures) figure { return f.CPU }, 0)
+	const name = "cpu_us_per_connection"
+	all := bars([]row{
+		{design: designs[0], rounds: []figures{{name: 2000}}},
+		{design: designs[1], rounds: []figures{{name: 100}}},
+		{design: designs[2], rounds: []figures{{name: 50}}},
+	}, name)
 	if !all[0].Broken || all[1].Broken || all[0].Length != panelLength || all[1].Length != 2*all[2].Length || all[0].Text != "2000" {
 		t.Errorf("%+v", all)
 	}
@@ -147,7 +162,7 @@ const (
 func TestFailures(t *testing.T) {
 	for _, test := range []struct{ what, server, client, want string }{
 		{"a server that does not come up", "echo 'server02: no luck' >&2\nexit 1\n", goodClient, "no luck"},
-		{"one that says nothing", "exit 3\n", goodClient, "it has ended before it listened (exit status 3)"},
+		{"one that says nothing", "exit 3\n", goodClient, "it ended before it listened (exit status 3)"},
 		{"one that ends badly", strings.Replace(goodServer, "exit 0", "exit 4", 1), goodClient, "exit status 4"},
 		{"one that answers short", goodServer, "echo 'child 0: connection 1: too short' >&2\nexit 1\n",
 			"client: child 0: connection 1: too short (exit status 1)"},

@@ -1,11 +1,10 @@
-// Compare runs every design under the same load and prints one table, as Stevens
-// does in chapter 30 of UNIX Network Programming. It builds the servers and the client
-// of this collection, and leaves nothing behind.
+// Compare runs every design under the same load and prints a table, as Stevens does in
+// chapter 30 of UNIX Network Programming. It builds the servers and the client of this
+// collection, and leaves nothing behind.
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"csdesign/internal/option"
+	"csdesign/internal/sock"
 )
 
 // A design is a server, in a few words.
@@ -39,9 +39,9 @@ var designs = []design{
 	{"server08", "prethreaded, threads accept", true},
 }
 
-// A load is what all servers have to bear: so many children of the client make so
-// many connections each, and ask for so many bytes. A pool has so many children, or
-// threads.
+// A load is the same for all servers: the number of the client's children, how many
+// connections each of them makes (0: as many as take a while), the number of bytes that they
+// ask for, and the size of a pool.
 type load struct {
 	Children int `json:"children"`
 	Loops    int `json:"connections_of_each"`
@@ -50,17 +50,21 @@ type load struct {
 }
 
 func (l load) String() string {
-	return fmt.Sprintf("clients: %d, connections of each: %d, bytes: %d, size of a pool: %d", l.Children, l.Loops, l.Bytes, l.Pool)
+	loops := fmt.Sprint(l.Loops)
+	if l.Loops == 0 {
+		loops = fmt.Sprintf("for %v", while)
+	}
+	return fmt.Sprintf("clients: %d, connections of each: %s, bytes: %d, size of a pool: %d", l.Children, loops, l.Bytes, l.Pool)
 }
 
-// A row is what is known of one server.
+// A row has the results of one server.
 type row struct {
 	design design
 	rounds []figures
-	err    error // why there are no more
+	err    error // why there are no more rounds
 }
 
-// progress says on a terminal what is going on, in place of what it said before.
+// progress shows on a terminal what is being done.
 func progress(format string, args ...any) {
 	if clear := option.ClearLine(); clear != "" {
 		fmt.Fprintf(os.Stderr, clear+format, args...)
@@ -73,71 +77,53 @@ func build(ctx context.Context, dir string, designs []design) error {
 	for _, d := range designs {
 		args = append(args, "csdesign/"+d.name)
 	}
-	if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
+	if out, err := command(ctx, "go", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return nil
 }
 
-// compare runs every server once in each round, in turns, so that a machine that
-// becomes slower does so for all of them. It ends early when ctx does.
-func compare(ctx context.Context, dir string, designs []design, l load, rounds int) []row {
+// compare runs every server once in each round, so that a machine that becomes slower does
+// so for all of them. Every second round is in reverse order. compare ends early when ctx
+// does.
+func compare(ctx context.Context, designs []design, l load, rounds int) ([]row, error) {
+	dir, err := os.MkdirTemp("", "compare")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	defer progress("")
+	progress("building")
+	if err := build(ctx, dir, designs); err != nil {
+		return nil, err
+	}
 	rows := make([]row, len(designs))
-	for i := range rows {
-		rows[i].design = designs[i]
+	order := make([]*row, len(designs))
+	for i, d := range designs {
+		rows[i].design, order[i] = d, &rows[i]
 	}
 	for round := range rounds {
-		for i, d := range designs {
-			r := &rows[i]
+		for i, r := range order {
 			if r.err != nil {
 				continue
 			}
-			progress("round %d of %d: %s (%d of %d)", round+1, rounds, d.name,
-				round*len(designs)+i+1, rounds*len(designs))
-			f, err := measure(ctx, dir, d, l)
-			if ctx.Err() != nil {
-				return rows
-			}
-			if err != nil {
+			progress("round %d of %d: %s (%d of %d)", round+1, rounds, r.design.name, round*len(rows)+i+1, rounds*len(rows))
+			f, err := measure(ctx, dir, r.design, l)
+			switch {
+			case ctx.Err() != nil:
+				return rows, nil
+			case err != nil:
 				r.err = err
-				continue
+			default:
+				r.rounds = append(r.rounds, f)
 			}
-			r.rounds = append(r.rounds, f)
 		}
+		slices.Reverse(order)
 	}
-	return rows
+	return rows, nil
 }
 
-// writeJSON prints the figures of every round, and their medians.
-func writeJSON(rows []row, l load) error {
-	type server struct {
-		Name   string    `json:"name"`
-		Design string    `json:"design"`
-		Error  string    `json:"error,omitempty"`
-		Median *figures  `json:"median"`
-		Rounds []figures `json:"rounds"`
-	}
-	result := struct {
-		Load    load     `json:"load"`
-		Servers []server `json:"servers"`
-	}{Load: l}
-	for _, r := range rows {
-		s := server{Name: r.design.name, Design: r.design.words, Rounds: append([]figures{}, r.rounds...)}
-		if r.err != nil {
-			s.Error = r.err.Error()
-		}
-		if len(r.rounds) > 0 {
-			m := median(r.rounds)
-			s.Median = &m
-		}
-		result.Servers = append(result.Servers, s)
-	}
-	enc := json.NewEncoder(os.Stdout)
-	enc.SetIndent("", "  ")
-	return enc.Encode(result)
-}
-
-// chosen returns the designs with these names, all if there are none.
+// chosen returns the designs with these names, or all if there are none.
 func chosen(names []string) []design {
 	if len(names) == 0 {
 		return designs
@@ -146,24 +132,28 @@ func chosen(names []string) []design {
 }
 
 func run(ctx context.Context, designs []design, l load, rounds int, asJSON bool, svg string) error {
-	dir, err := os.MkdirTemp("", "compare")
+	if svg != "" {
+		// If the picture cannot be written, it is better to know now.
+		_, missing := os.Stat(svg)
+		file, err := os.OpenFile(svg, os.O_WRONLY|os.O_CREATE, 0o666)
+		if err != nil {
+			return err
+		}
+		file.Close()
+		if missing != nil {
+			os.Remove(svg)
+		}
+	}
+	rows, err := compare(ctx, designs, l, rounds)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	progress("building")
-	if err := build(ctx, dir, designs); err != nil {
-		progress("")
-		return err
-	}
-	rows := compare(ctx, dir, designs, l, rounds)
-	progress("")
 	if asJSON {
-		err = writeJSON(rows, l)
+		err = writeJSON(os.Stdout, rows, l)
 	} else {
 		err = writeTable(os.Stdout, rows, l, rounds)
 	}
-	if svg != "" {
+	if svg != "" && slices.ContainsFunc(rows, func(r row) bool { return len(r.rounds) > 0 }) {
 		err = errors.Join(err, writeSVG(svg, rows, l))
 	}
 	if slices.ContainsFunc(rows, func(r row) bool { return r.err != nil }) {
@@ -172,18 +162,17 @@ func run(ctx context.Context, designs []design, l load, rounds int, asJSON bool,
 	return err
 }
 
-// Servers die with the thread that started them, and main is kept on the first one,
-// which ends with the process.
+// A server dies with the thread that started it. The main thread lives as long as the
+// process, and main stays on it.
 func init() { runtime.LockOSThread() }
 
 func main() {
-	log.SetFlags(0)
-	log.SetPrefix("compare: ")
-	childNum := option.Int("c", "child-num", 15, 1, 1024, "number of children of the client")
-	conNum := option.Int("t", "con-num", 100, 1, 1_000_000, "number of connections of each child")
+	signal.Ignore(unix.SIGPIPE) // what was built is removed even if nobody reads the table
+	children := option.Int("c", "child-num", 15, 1, 1024, "number of children of the client")
+	loops := option.Int("t", "con-num", 0, 0, 1_000_000, fmt.Sprintf("number of connections of each child, 0 for as many as take %v", while))
 	count := option.Int("b", "bytes", 4096, 0, 1<<30, "number of bytes to ask for")
 	pool := option.Int("n", "pool", 10, 1, 1000, "number of children, or threads, in a pool")
-	rounds := option.Int("", "rounds", 3, 1, 1000, "number of rounds")
+	rounds := option.Int("", "rounds", 5, 1, 1000, "number of rounds")
 	asJSON := option.Bool("json", "print JSON instead of the table, with the figures of every round")
 	svg := option.String("", "svg", "FILE", "write a picture of the rates and CPU times to FILE")
 	var names []string
@@ -191,15 +180,31 @@ func main() {
 		names = append(names, d.name)
 	}
 	names = option.Parse(names...)
-	l := load{Children: *childNum, Loops: *conNum, Bytes: *count, Pool: *pool}
+	l := load{Children: *children, Loops: *loops, Bytes: *count, Pool: *pool}
 
-	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	defer cancel()
+	ctx, cancel := context.WithCancel(context.Background())
+	stop := sock.Stop(0)
+	status := make(chan int, 1)
+	go func() {
+		sig := <-stop
+		status <- 128 + int(sig.(unix.Signal))
+		cancel()
+	}()
 	err := run(ctx, chosen(names), l, *rounds, *asJSON, *svg)
 	if ctx.Err() != nil {
-		os.Exit(130)
+		os.Exit(<-status)
 	}
 	if err != nil {
 		log.Fatal(err)
 	}
+}
+
+// command is a program that gets SIGINT when ctx ends, and SIGKILL if it does not end then.
+// It is in a process group of its own, because Ctrl-C is for compare to handle.
+func command(ctx context.Context, path string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = patience
+	cmd.SysProcAttr = attributes
+	return cmd
 }

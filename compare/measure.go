@@ -10,46 +10,57 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// figures are what is measured in one run of a server. Those that the system cannot
-// tell are not a number.
-type figures struct {
-	Answered  int    `json:"answered"`
-	Rate      figure `json:"connections_per_second"`
-	CPU       figure `json:"cpu_us_per_connection"`       // user and system, of the whole process tree
-	Switches  figure `json:"switches_per_connection"`     // voluntary ones
-	Memory    figure `json:"memory_mib"`                  // proportional resident set, at its peak
-	P99       figure `json:"p99_ms"`                      // 99th percentile of a connection's time
-	Processes figure `json:"processes"`                   // at their peak
-	Threads   figure `json:"threads"`                     // at their peak
-	Fewest    figure `json:"fewest_connections_of_child"` // or of a thread
-	Most      figure `json:"most_connections_of_child"`
-}
+const (
+	// while is about how long a run takes. Shorter ones differ by tens of percents.
+	while = 250 * time.Millisecond
 
-// usage is what a server and all its children have used from start to end.
-type usage struct {
-	cpu      time.Duration
-	switches int64
+	// patience is how long a server may take to end: its -timeout, which is 30 s, and some
+	// time more.
+	patience = 40 * time.Second
+)
+
+// figures are what is measured in one run of a server, by the names of [columns]. What the
+// system cannot tell is not in the map.
+type figures map[string]float64
+
+// median returns the median of each figure. Of an even number of values it is the mean of
+// the two in the middle.
+func median(rounds []figures) figures {
+	m := figures{}
+	for _, c := range columns {
+		var values []float64
+		for _, f := range rounds {
+			if v, known := f[c.name]; known {
+				values = append(values, v)
+			}
+		}
+		if n := len(values); n > 0 {
+			slices.Sort(values)
+			m[c.name] = (values[(n-1)/2] + values[n/2]) / 2
+		}
+	}
+	return m
 }
 
 // A server is one that runs.
 type server struct {
 	cmd    *exec.Cmd
 	port   string
-	stdout string // a file: a pipe would have to be read, at the expense of the server
+	stdout string // a file: a pipe would have to be read, at the cost of the server
 	stderr strings.Builder
 	ended  chan error
 }
 
 var listening = regexp.MustCompile(`(?m)^Listening on port (\d+) \.\.\.$`)
 
-// start starts a server and waits until it listens. It is ended in order when ctx
-// ends.
+// start starts a server and waits until it listens.
 func start(ctx context.Context, dir, addr string, d design, l load) (*server, error) {
 	args := []string{"-i", addr, "-p", "0"}
 	if d.pool {
@@ -73,7 +84,7 @@ func start(ctx context.Context, dir, addr string, d design, l load) (*server, er
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		select {
 		case err := <-s.ended:
-			return nil, s.failure(fmt.Errorf("it has ended before it listened (%v)", err))
+			return nil, s.failure(fmt.Errorf("it ended before it listened (%v)", err))
 		default:
 		}
 		text, err := os.ReadFile(s.stdout)
@@ -90,7 +101,7 @@ func start(ctx context.Context, dir, addr string, d design, l load) (*server, er
 	return nil, s.failure(errors.New("it does not listen"))
 }
 
-// failure prefers what the server itself has to say.
+// failure returns what the server itself has said, or else err.
 func (s *server) failure(err error) error {
 	if line, _, _ := strings.Cut(s.stderr.String(), "\n"); line != "" {
 		return errors.New(strings.TrimPrefix(line, filepath.Base(s.cmd.Path)+": "))
@@ -98,36 +109,24 @@ func (s *server) failure(err error) error {
 	return err
 }
 
-// end ends the server in order, and returns what it has printed and used.
-func (s *server) end() (stdout string, u usage, err error) {
+// end ends the server, and returns what it has printed, and what it and its children have
+// used from start to end.
+func (s *server) end() (stdout string, cpu time.Duration, switches int64, err error) {
 	if err := s.cmd.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return "", u, err
+		return "", 0, 0, err
 	}
-	// Replies may take a server its -timeout, which is 30 s.
-	late := time.AfterFunc(40*time.Second, func() { s.cmd.Process.Kill() })
+	late := time.AfterFunc(patience, func() { s.cmd.Process.Kill() })
 	defer late.Stop()
 	if err := <-s.ended; err != nil {
-		return "", u, s.failure(err)
+		return "", 0, 0, s.failure(err)
 	}
 	text, err := os.ReadFile(s.stdout)
 	if err != nil {
-		return "", u, err
+		return "", 0, 0, err
 	}
-	// As wait4(2) returns it: with the children that the server has waited for.
+	// From wait4(2), which includes the children that the server has waited for.
 	r := s.cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	u.cpu = time.Duration(r.Utime.Nano() + r.Stime.Nano())
-	u.switches = int64(r.Nvcsw)
-	return string(text), u, nil
-}
-
-// command is a program that gets SIGTERM when ctx ends, and SIGKILL when it does not
-// heed that. It is in a process group of its own, so that Ctrl-C is for us to handle.
-func command(ctx context.Context, path string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 10 * time.Second
-	cmd.SysProcAttr = attributes()
-	return cmd
+	return string(text), time.Duration(r.Utime.Nano() + r.Stime.Nano()), int64(r.Nvcsw), nil
 }
 
 var (
@@ -137,8 +136,8 @@ var (
 	spreadLine   = regexp.MustCompile(`(?m)^\d+ connections; per \w+: fewest (\d+), mean [\d.]+, most (\d+)$`)
 )
 
-// drive has the client make its connections, and returns what it prints. Only a
-// client that was answered in full is a success.
+// drive has the client make its connections, and returns what it prints. It is an error if
+// not all of them are answered.
 func drive(ctx context.Context, dir, addr, port string, l load) (stdout string, err error) {
 	cmd := command(ctx, filepath.Join(dir, "client"), "-i", addr, "-p", port,
 		"-c", strconv.Itoa(l.Children), "-t", strconv.Itoa(l.Loops), "-b", strconv.Itoa(l.Bytes))
@@ -149,12 +148,17 @@ func drive(ctx context.Context, dir, addr, port string, l load) (stdout string, 
 		line, _, _ := strings.Cut(stderr.String(), "\n")
 		return "", fmt.Errorf("client: %s (%w)", line, err)
 	}
+	f := figures{}
+	f.find("answered", answeredLine, string(out), 1)
+	if want := float64(l.Children * l.Loops); f["answered"] != want {
+		return "", fmt.Errorf("%v of %v connections were answered", f["answered"], want)
+	}
 	return string(out), nil
 }
 
-// address returns a loopback address for one run. A port that was used is not to be
-// had again for a minute (TIME_WAIT), and thousands of them on one pair of addresses
-// make connect(2) slow. On Linux all of 127.0.0.0/8 is loopback.
+// address returns a loopback address for one run. A port that was used cannot be used again
+// for a minute (TIME_WAIT), and when there are thousands of them between two addresses,
+// connect(2) is slow. On Linux all of 127.0.0.0/8 is loopback.
 func address() string {
 	if runtime.GOOS != "linux" {
 		return "127.0.0.1"
@@ -162,58 +166,67 @@ func address() string {
 	return fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
 }
 
-// measure runs a server twice, without any client, and under load. The difference is
-// what the connections cost.
-func measure(ctx context.Context, dir string, d design, l load) (f figures, err error) {
+// measure runs a server twice, without a client and under load. The difference is what the
+// connections cost.
+func measure(ctx context.Context, dir string, d design, l load) (figures, error) {
 	addr := address()
 	s, err := start(ctx, dir, addr, d, l)
 	if err != nil {
-		return f, err
+		return nil, err
 	}
-	_, idle, err := s.end()
+	_, idleCPU, idleSwitches, err := s.end()
 	if err != nil {
-		return f, err
+		return nil, err
 	}
 	if s, err = start(ctx, dir, addr, d, l); err != nil {
-		return f, err
+		return nil, err
 	}
-	warmUp := l
-	warmUp.Loops = max(1, l.Loops/5)
-	out, err := drive(ctx, dir, addr, s.port, warmUp)
-	if err == nil {
-		watch := watchTree(s.cmd.Process.Pid)
-		out, err = drive(ctx, dir, addr, s.port, l)
-		f.Processes, f.Threads, f.Memory = watch.stop()
+	f := figures{}
+	made, out, err := f.underLoad(ctx, s, dir, addr, l)
+	stdout, cpu, switches, serverErr := s.end()
+	if err := errors.Join(serverErr, err); err != nil {
+		// If the server has failed, that is why the client did.
+		err, _, _ := strings.Cut(err.Error(), "\n")
+		return nil, errors.New(err)
 	}
-	stdout, used, serverErr := s.end()
-	if serverErr != nil {
-		return f, serverErr // which is why the client failed, if it did
-	}
-	if err != nil {
-		return f, err
-	}
-	f.Answered = int(find(answeredLine, out, 1))
-	if want := l.Children * l.Loops; f.Answered != want {
-		return f, fmt.Errorf("%d of %d connections were answered", f.Answered, want)
-	}
-	f.Rate = find(rateLine, out, 1)
-	f.P99 = find(p99Line, out, 1)
-	f.Fewest, f.Most = find(spreadLine, stdout, 1), find(spreadLine, stdout, 2)
-	connections := figure(l.Children * (l.Loops + warmUp.Loops))
-	f.CPU = max(0, figure((used.cpu-idle.cpu).Microseconds())/connections)
-	f.Switches = max(0, figure(used.switches-idle.switches)/connections)
+	f.find("answered", answeredLine, out, 1)
+	f.find("connections_per_second", rateLine, out, 1)
+	f.find("p99_ms", p99Line, out, 1)
+	f.find("fewest_connections_of_child", spreadLine, stdout, 1)
+	f.find("most_connections_of_child", spreadLine, stdout, 2)
+	f["cpu_us_per_connection"] = max(0, float64((cpu-idleCPU).Microseconds())/float64(made))
+	f["switches_per_connection"] = max(0, float64(switches-idleSwitches)/float64(made))
 	return f, nil
 }
 
-// find returns the number that a group of the expression matches in a text.
-func find(re *regexp.Regexp, text string, group int) figure {
-	match := re.FindStringSubmatch(text)
-	if match == nil {
-		return unknown
+// underLoad drives a server, first to warm up and then to count, while it watches the
+// server's process tree. It returns how many connections were made in all, and what the
+// client has printed at last.
+func (f figures) underLoad(ctx context.Context, s *server, dir, addr string, l load) (made int, out string, err error) {
+	warmUp := l
+	warmUp.Loops = max(20, l.Loops/5)
+	if l.Loops > 0 {
+		warmUp.Loops = min(warmUp.Loops, l.Loops)
 	}
-	n, err := strconv.ParseFloat(match[group], 64)
-	if err != nil {
-		return unknown
+	if out, err = drive(ctx, dir, addr, s.port, warmUp); err != nil {
+		return 0, "", err
 	}
-	return figure(n)
+	if l.Loops == 0 {
+		f.find("rate", rateLine, out, 1)
+		l.Loops = max(1, int(f["rate"]*while.Seconds())/l.Children)
+		delete(f, "rate")
+	}
+	stop := f.watch(s.cmd.Process.Pid)
+	defer stop()
+	out, err = drive(ctx, dir, addr, s.port, l)
+	return l.Children * (l.Loops + warmUp.Loops), out, err
+}
+
+// find sets a figure to the number that a group of the expression matches in a text.
+func (f figures) find(name string, re *regexp.Regexp, text string, group int) {
+	if match := re.FindStringSubmatch(text); match != nil {
+		if n, err := strconv.ParseFloat(match[group], 64); err == nil {
+			f[name] = n
+		}
+	}
 }

@@ -1,20 +1,38 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 )
 
+// columns are the figures of the table, and of JSON.
+var columns = []struct {
+	name, title string
+	decimals    int
+}{
+	{"answered", "", 0}, // not in the table
+	{"connections_per_second", "conn/s", 0},
+	{"cpu_us_per_connection", "CPU us", 1},     // user and system, of the whole process tree
+	{"switches_per_connection", "switches", 2}, // voluntary ones
+	{"memory_mib", "MiB", 1},                   // proportional resident set, at its peak
+	{"p99_ms", "p99 ms", 1},                    // 99th percentile of a connection's time
+	{"processes", "processes", 0},              // at their peak
+	{"threads", "threads", 0},                  // at their peak
+	{"fewest_connections_of_child", "fewest", 0},
+	{"most_connections_of_child", "most", 0}, // of a child or a thread
+}
+
 // barWidth is the width of the longest bar, in characters.
 const barWidth = 12
 
-// bar returns a bar for f, where best has the longest one.
-func bar(f, best figure) string {
-	if !f.known() || best <= 0 {
+// bar returns a bar for a value. The best value has the longest one.
+func bar(value, best float64) string {
+	if best <= 0 {
 		return strings.Repeat(" ", barWidth)
 	}
-	eighths := int(f / best * barWidth * 8)
+	eighths := int(value / best * barWidth * 8)
 	text := strings.Repeat("█", eighths/8)
 	if rest := eighths % 8; rest > 0 {
 		text += string([]rune(" ▏▎▍▌▋▊▉")[rest])
@@ -22,46 +40,80 @@ func bar(f, best figure) string {
 	return text + strings.Repeat(" ", barWidth-len([]rune(text)))
 }
 
-// writeTable prints a line for each server, with the median of its rounds, or with
-// the reason why it has none.
+// writeTable prints a line for each server, with the medians of its rounds, or the reason
+// why there are none.
 func writeTable(w io.Writer, rows []row, l load, rounds int) error {
-	const form = "%-9s  %-27s %7s %s %7s %9s %6s %7s %10s %8s  %s\n"
 	var text strings.Builder
-	complete := 0
+	complete, best := 0, 0.0
 	for _, r := range rows {
 		complete = max(complete, len(r.rounds))
+		best = max(best, median(r.rounds)["connections_per_second"])
 	}
 	fmt.Fprintf(&text, "%v; rounds: %d", l, complete)
 	if complete < rounds {
 		fmt.Fprintf(&text, " of %d", rounds)
 	}
-	text.WriteString("\n\n")
-	fmt.Fprintf(&text, form, "server", "design", "conn/s", strings.Repeat(" ", barWidth),
-		"CPU us", "switches", "MiB", "p99 ms", "processes", "threads", "spread")
-	best := figure(0)
-	for _, r := range rows {
-		if len(r.rounds) > 0 {
-			best = max(best, median(r.rounds).Rate)
+	fmt.Fprintf(&text, "\n\n%-9s  %-27s ", "server", "design")
+	for _, c := range columns[1:] {
+		fmt.Fprintf(&text, " %*s", max(6, len(c.title)), c.title)
+		if c.name == "connections_per_second" {
+			fmt.Fprintf(&text, " %*s", barWidth, "")
 		}
 	}
+	text.WriteByte('\n')
 	for _, r := range rows {
+		line := fmt.Sprintf("%-9s  %-27s ", r.design.name, r.design.words)
 		switch {
 		case r.err != nil:
-			fmt.Fprintf(&text, "%-9s  %-27s failed: %v\n", r.design.name, r.design.words, r.err)
+			line += "failed: " + r.err.Error()
 		case len(r.rounds) == 0:
-			fmt.Fprintf(&text, "%-9s  %-27s not measured\n", r.design.name, r.design.words)
+			line += "not measured"
 		default:
-			m := median(r.rounds)
-			spread := ""
-			if m.Most.known() {
-				spread = m.Fewest.text(0) + " to " + m.Most.text(0)
-			}
-			line := fmt.Sprintf(form, r.design.name, r.design.words, m.Rate.text(0), bar(m.Rate, best),
-				m.CPU.text(1), m.Switches.text(2), m.Memory.text(1), m.P99.text(1),
-				m.Processes.text(0), m.Threads.text(0), spread)
-			text.WriteString(strings.TrimRight(line, " \n") + "\n")
+			line += cells(median(r.rounds), best)
 		}
+		text.WriteString(strings.TrimRight(line, " ") + "\n")
 	}
 	_, err := io.WriteString(w, text.String())
 	return err
+}
+
+func cells(m figures, best float64) (line string) {
+	for _, c := range columns[1:] {
+		cell := ""
+		if value, known := m[c.name]; known {
+			cell = fmt.Sprintf("%.*f", c.decimals, value)
+		} else if !strings.HasSuffix(c.name, "_of_child") {
+			cell = "-"
+		}
+		line += fmt.Sprintf(" %*s", max(6, len(c.title)), cell)
+		if c.name == "connections_per_second" {
+			line += " " + bar(m[c.name], best)
+		}
+	}
+	return line
+}
+
+// writeJSON prints the figures of every round, and their medians.
+func writeJSON(w io.Writer, rows []row, l load) error {
+	type server struct {
+		Name   string    `json:"name"`
+		Design string    `json:"design"`
+		Error  string    `json:"error,omitempty"`
+		Median figures   `json:"median"`
+		Rounds []figures `json:"rounds"`
+	}
+	result := struct {
+		Load    load     `json:"load"`
+		Servers []server `json:"servers"`
+	}{Load: l}
+	for _, r := range rows {
+		s := server{Name: r.design.name, Design: r.design.words, Median: median(r.rounds), Rounds: r.rounds}
+		if r.err != nil {
+			s.Error = r.err.Error()
+		}
+		result.Servers = append(result.Servers, s)
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(result)
 }
