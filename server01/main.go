@@ -40,15 +40,20 @@ var (
 func reapChildren() {
 	lock.Lock()
 	defer lock.Unlock()
+	failed := false
 	for pid, exit := range reexec.Ended {
 		if !children[pid] {
 			continue // not ours: a child of the shell that became this program by exec
 		}
 		if exit.ExitStatus() != 0 {
 			log.Printf("child with PID %d %v", pid, exit)
+			failed = true
 		}
 		delete(children, pid)
 		<-slots
+	}
+	if failed {
+		time.Sleep(time.Second) // no child is started meanwhile: there may be too many processes
 	}
 }
 
@@ -85,10 +90,10 @@ func createChild(index, conn int) error {
 // cleanup ends all children and the program. A child finishes its reply.
 func cleanup(listener int, timeout time.Duration) {
 	lock.Lock() // for good: no child is started or reaped any more
-	err := errors.Join(sock.Shutdown(listener), reexec.End(children, timeout))
-	if err != nil {
+	if err := sock.Shutdown(listener); err != nil {
 		log.Fatal(err)
 	}
+	reexec.End(children, timeout)
 	os.Exit(0)
 }
 

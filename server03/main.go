@@ -59,7 +59,8 @@ func createChild(index, listener int) (pid int, err error) {
 
 // cleanup ends all children. A child finishes the reply that it has under way.
 func cleanup(listener int, children *reexec.Pool, timeout time.Duration) error {
-	return errors.Join(sock.Shutdown(listener), children.End(timeout))
+	defer children.End(timeout)
+	return sock.Shutdown(listener)
 }
 
 func serveForever(addr netip.AddrPort, childNum int, timeout time.Duration) error {

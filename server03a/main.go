@@ -61,7 +61,8 @@ func createChild(index, listener, array int) (pid int, err error) {
 
 // exitHandler ends all children. A child finishes the reply that it has under way.
 func exitHandler(listener int, children *reexec.Pool, timeout time.Duration) error {
-	return errors.Join(sock.Shutdown(listener), children.End(timeout))
+	defer children.End(timeout)
+	return sock.Shutdown(listener)
 }
 
 // createArray returns an array of counters, one for each child, in shared memory. A child

@@ -269,8 +269,8 @@ func serveForever(addr netip.AddrPort, childNum int, timeout time.Duration) erro
 	s := &server{listener: listener, children: slices.Repeat([]child{{channel: -1}}, childNum), conn: -1}
 	pool := reexec.NewPool(childNum, s.createChild)
 	err = s.serve(pool, stop, died)
-	// A child finishes the reply that it has under way.
-	err = errors.Join(err, unix.Close(listener), pool.End(timeout))
+	err = errors.Join(err, unix.Close(listener))
+	pool.End(timeout) // a child finishes the reply that it has under way
 	s.printStats()
 	return err
 }

@@ -25,25 +25,36 @@ import (
 )
 
 type server struct {
-	epoll  int                  // the descriptor of the list
-	wants  []echo.Want          // by descriptor: what the list says of it
-	events [256]unix.EpollEvent // room for what epoll_wait returns
-	ready  []int                // descriptors that can go on
+	epoll    int                  // the descriptor of the list
+	wants    []echo.Want          // by descriptor: what the list says of it
+	events   [256]unix.EpollEvent // room for what epoll_wait returns
+	ready    []int                // descriptors that can go on
+	accepted []int                // still to be added to the list, which has a limit (max_user_watches)
 }
 
 var eventsOf = [...]uint32{echo.Done: 0, echo.Read: unix.EPOLLIN, echo.Write: unix.EPOLLOUT}
 
 // add adds a descriptor to the list. It waits to read.
 func (s *server) add(fd int) error {
+	for len(s.wants) <= fd {
+		s.wants = append(s.wants, echo.Done)
+	}
 	event := unix.EpollEvent{Fd: int32(fd), Events: unix.EPOLLIN}
 	if err := unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
 		return fmt.Errorf("add a descriptor to epoll: %w", err)
 	}
-	for len(s.wants) <= fd {
-		s.wants = append(s.wants, echo.Done)
-	}
 	s.wants[fd] = echo.Read
 	return nil
+}
+
+func (s *server) addAccepted(clients *echo.Clients) {
+	for n := len(s.accepted); n > 0; n-- {
+		if err := s.add(s.accepted[n-1]); err != nil {
+			clients.Full(err)
+			return
+		}
+		s.accepted = s.accepted[:n-1]
+	}
 }
 
 // watch sets what a descriptor of the list waits for.
@@ -82,11 +93,6 @@ func (s *server) acceptClients(listener int, clients *echo.Clients) error {
 		if errors.Is(err, unix.EAGAIN) {
 			return nil // no more
 		}
-		if err == nil {
-			if err = s.add(conn); err != nil {
-				unix.Close(conn)
-			}
-		}
 		if sock.Exhausted(err) {
 			clients.Full(err)
 			return nil
@@ -95,12 +101,14 @@ func (s *server) acceptClients(listener int, clients *echo.Clients) error {
 			return err
 		}
 		clients.Add(conn, peer)
+		s.accepted = append(s.accepted, conn)
 	}
 	return nil
 }
 
 func (s *server) close(fd int) {
 	s.wants[fd] = echo.Done
+	s.accepted = slices.DeleteFunc(s.accepted, func(other int) bool { return other == fd })
 	unix.Close(fd) // this also removes it from the list
 }
 
@@ -129,6 +137,7 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 		for _, fd := range dismissed {
 			s.close(fd)
 		}
+		s.addAccepted(clients)
 		s.watch(listener, clients.Listener())
 		ready, err := s.wait(limit)
 		if err != nil {

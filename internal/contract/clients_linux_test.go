@@ -2,6 +2,7 @@ package contract
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,16 +20,13 @@ func TestBadRequests(t *testing.T) {
 	each(t, all, func(t *testing.T, d design) {
 		s := Serve(t, d.name)
 		for _, request := range []string{
-			"", " \n", "abc\n", "12a", "-1\n", "+1\n", "1.5", "1073741825\n", "99999999999999999999999",
+			" \n", "abc\n", "12a", "-1\n", "+1\n", "1.5", "1073741825\n", "99999999999999999999999",
 			"1 2\n", "1\x00", "\x00\x00", strings.Repeat("1", 1025), strings.Repeat(" ", 1024) + "1",
 		} {
 			before := len(s.Stderr.String())
 			quoted := strings.TrimSuffix(fmt.Sprintf("%q", request[:min(len(request), 40)]), `"`)
 			for range 50 { // more than there are children
 				conn := s.Send(request)
-				if request == "" {
-					conn.CloseWrite()
-				}
 				if got, err := Rest(conn); got != 0 || err != nil {
 					t.Fatalf("bad request %.20q: %d bytes, error %v", request, got, err)
 				}
@@ -111,6 +109,93 @@ func TestClientsThatNeverRead(t *testing.T) {
 		WaitFor(t, "all are reported", func() bool {
 			return s.Stderr.Count("of 20000000 bytes") == manyConnections && s.Stderr.Count("for 1s\n") == manyConnections
 		})
+	})
+}
+
+// A client that reads slowly, but steadily, gets its whole reply.
+func TestSlowClient(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		s := Serve(t, d.name, "-timeout", "2s")
+		conn := s.Connect()
+		conn.SetReadBuffer(16 << 10)
+		const size = 600_000 + 4<<20
+		fmt.Fprintf(conn, "%d\n", size)
+		buf := make([]byte, 12_000)
+		begin := time.Now()
+		got := 0
+		for time.Since(begin) < 5*time.Second {
+			n, err := io.ReadFull(conn, buf)
+			got += n
+			if err != nil {
+				t.Fatalf("after %v and %d bytes: %v; %s", time.Since(begin), got, err, &s.Stderr)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		conn.CloseWrite()
+		if n, err := Rest(conn); got+int(n) != size || err != nil {
+			t.Errorf("%d bytes, error %v; %s", got+int(n), err, &s.Stderr)
+		}
+	})
+}
+
+// A client sends more than its request, early or late. It gets its whole reply, and no reset.
+func TestMoreThanTheRequest(t *testing.T) {
+	const size = 1_000_000
+	each(t, all, func(t *testing.T, d design) {
+		s := Serve(t, d.name)
+		for _, more := range []string{"\n", "5\n", strings.Repeat("x", 100_000)} {
+			// At once.
+			conn := s.Send(fmt.Sprintf("%d\n%s", size, more))
+			want := int64(size)
+			if d.keeps && more == "5\n" {
+				want += 5
+			}
+			conn.CloseWrite()
+			if got, err := io.Copy(io.Discard, conn); got != want || err != nil {
+				t.Errorf("%.5q at once: %d bytes, error %v; want %d bytes", more, got, err, want)
+			}
+			// When the server has done what it can.
+			conn = s.Connect()
+			conn.SetReadBuffer(16 << 10)
+			fmt.Fprint(conn, size)
+			Receive(t, conn, 1)
+			if !d.keeps {
+				WaitFor(t, "the server has shut down its side, or waits in write", func() bool {
+					return s.State(conn) == "FIN_WAIT1" ||
+						slices.ContainsFunc(s.Tree(), func(p Process) bool { return Calls(t, p.PID, unix.SYS_WRITE) })
+				})
+			}
+			if _, err := io.WriteString(conn, more); err != nil {
+				t.Fatal(err)
+			}
+			conn.CloseWrite()
+			if got, err := io.Copy(io.Discard, conn); got != want-1 || err != nil {
+				t.Errorf("%.5q late: %d bytes more, error %v; want %d", more, got, err, want-1)
+			}
+		}
+		s.Ask("5\n", 5)
+	})
+}
+
+// A bad request after a good one, and a lot more, do not cost the client its reply.
+func TestBadRequestAfterAReply(t *testing.T) {
+	each(t, keeps, func(t *testing.T, d design) {
+		s := Serve(t, d.name)
+		conn := s.Send("1000000\nx" + strings.Repeat("y", 100_000))
+		if got, err := io.Copy(io.Discard, conn); got != 1_000_000 || err != nil {
+			t.Errorf("%d bytes, error %v", got, err)
+		}
+		WaitFor(t, "the bad request is reported", func() bool { return s.Stderr.Has("bad request \"xyyy") })
+	})
+}
+
+func TestClientsThatSayNothing(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		s := Serve(t, d.name)
+		conn := s.Connect()
+		conn.Close()
+		said := fmt.Sprintf("%s: %v: closed without a request\n", d.name, conn.LocalAddr())
+		WaitFor(t, said, func() bool { return s.Stderr.Has(said) })
 	})
 }
 

@@ -2,8 +2,12 @@ package contract
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestCommandLine(t *testing.T) {
@@ -51,6 +55,59 @@ func TestCommandLine(t *testing.T) {
 		for _, once := range []string{"-i, -host ADDRESS", "(default 0.0.0.0)", "-p, -port N", "(default 2000)", "-timeout TIME", "(default 30s)"} {
 			if p.Stdout.Count(once) != 1 {
 				t.Errorf("-h does not say %q once: %s", once, &p.Stdout)
+			}
+		}
+	})
+}
+
+func TestLongestTimeout(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		s := Serve(t, d.name, "-timeout", "2562047h47m16.854775807s")
+		s.Ask("1000000\n", 1_000_000)
+		s.Signal(unix.SIGTERM)
+		if status := s.Status(); status != 0 || s.Stderr.String() != "" {
+			t.Errorf("exit status %d, %s", status, &s.Stderr)
+		}
+	})
+}
+
+// With few descriptors a server says so, or serves.
+func TestFewDescriptors(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		for limit := 4; limit <= 36; limit += 4 {
+			line := fmt.Sprintf("ulimit -n %d; exec %s -i 127.0.0.1 -p 0", limit, Path(d.name))
+			p := Start(t, exec.Command("/bin/sh", "-c", line))
+			WaitFor(t, "it listens or ends", func() bool { return p.HasEnded() || p.Stdout.Has("Listening") })
+			if !p.Stdout.Has("Listening") {
+				said := p.Stderr.String()
+				if p.Status() != 1 || strings.Count(said, "\n") != 1 || !strings.Contains(said, "too many open files\n") {
+					t.Errorf("limit %d: status %d, %s", limit, p.Status(), Tail(said))
+				}
+				continue
+			}
+			s := Listening(t, p)
+			s.Ask("5\n", 5)
+			s.Signal(unix.SIGTERM)
+			if status := s.Status(); status != 0 || s.Stderr.Has("goroutine") {
+				t.Errorf("limit %d: status %d, %s", limit, status, &s.Stderr)
+			}
+		}
+	})
+}
+
+// A child does not get what the parent was started with.
+func TestInheritedDescriptor(t *testing.T) {
+	each(t, forks, func(t *testing.T, d design) {
+		s := ServeAfter(t, "exec 9</dev/zero;", d.name)
+		s.Connect()
+		if !d.pool {
+			s.Pool(1, nil) // the child for the connection
+		}
+		settled(s, d)
+		for _, pid := range append(s.Children(), s.PID) {
+			to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/9", pid))
+			if has := err == nil && to == "/dev/zero"; has != (pid == s.PID) {
+				t.Errorf("process %d, descriptor 9: %s, %v", pid, to, err)
 			}
 		}
 	})

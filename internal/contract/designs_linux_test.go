@@ -41,6 +41,7 @@ func counts(d design) bool { return d.counts != "" }
 
 // each runs a test for these designs.
 func each(t *testing.T, which func(design) bool, test func(t *testing.T, d design)) {
+	t.Parallel()
 	for _, d := range designs {
 		if which(d) {
 			t.Run(d.name, func(t *testing.T) {

@@ -1,10 +1,16 @@
 package contract
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -55,6 +61,7 @@ func TestEnd(t *testing.T) {
 				if more, err := Rest(conn); more != 0 || err != nil {
 					t.Errorf("%d bytes too many, error %v", more, err)
 				}
+				conn.Close()
 				if status := s.Status(); status != 0 {
 					t.Errorf("%v: exit status %d", sig, status)
 				}
@@ -63,7 +70,7 @@ func TestEnd(t *testing.T) {
 				for line := range strings.Lines(s.Stderr.String()) {
 					// The attempts above to connect; and a child that got the group's
 					// SIGTERM before the parent did.
-					if !strings.Contains(line, `bad request ""`) && !strings.HasSuffix(line, " exited with status 0\n") {
+					if !strings.Contains(line, "closed without a request") && !strings.HasSuffix(line, " exited with status 0\n") {
 						t.Errorf("%v: standard error: %s", sig, line)
 					}
 				}
@@ -120,4 +127,124 @@ func TestKilled(t *testing.T) {
 		s.Gone()
 		s.Free()
 	})
+}
+
+// A signal that was ignored when the program started stays ignored.
+func TestNohup(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		s := ServeAfter(t, "trap '' HUP;", d.name)
+		settled(s, d)
+		Kill(t, unix.SIGHUP, -s.PID)
+		for range 20 {
+			s.Ask("5\n", 5)
+		}
+		s.Signal(unix.SIGTERM)
+		if status := s.Status(); status != 0 {
+			t.Errorf("exit status %d", status)
+		}
+	})
+}
+
+// Nobody reads the server's standard output, a pipe. The server may wait, but it has to end.
+func TestFullOutput(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		cmd := exec.Command(Path(d.name), "-i", "127.0.0.1", "-p", "0", "-timeout", "1s")
+		cmd.Stdout = w
+		p := Start(t, cmd)
+		w.Close()
+		line, err := bufio.NewReaderSize(r, 16).ReadString('.') // not more than that
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &Server{Program: p}
+		if _, err := fmt.Sscanf(line, "Listening on port %d .", &s.Port); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		size, err := unix.FcntlInt(r.Fd(), unix.F_GETPIPE_SZ, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		full := func() bool {
+			n, err := unix.IoctlGetInt(int(r.Fd()), unix.TIOCINQ)
+			return err != nil || n > size-4096 // a page of the pipe may be left half full
+		}
+		for !full() {
+			conn := s.Send("0\n")
+			conn.CloseWrite()
+			if d.keeps {
+				Rest(conn)
+			}
+		}
+		for range 100 {
+			s.Send("0\n")
+		}
+		s.Signal(unix.SIGTERM)
+		if status := s.Status(); status != 0 {
+			t.Errorf("exit status %d", status)
+		}
+		s.Gone()
+	})
+}
+
+// In a PID namespace of its own the parent's process group has no number.
+func TestPIDNamespace(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		inside := []string{"--pid", "--fork", "--kill-child", "--mount-proc"}
+		if out, err := exec.Command("unshare", append(inside, "true")...).CombinedOutput(); err != nil {
+			t.Skipf("unshare: %v %s", err, out)
+		}
+		s := Listening(t, Start(t, exec.Command("unshare", append(inside, Path(d.name), "-i", "127.0.0.1", "-p", "0", "-timeout", "0")...)))
+		s.Crowd()
+		s.Connect() // a silent client
+		Kill(t, unix.SIGTERM, s.Children()...)
+		if status := s.Status(); status != 0 {
+			t.Errorf("exit status %d, %s", status, &s.Stderr)
+		}
+		s.Gone()
+	})
+}
+
+// exec of a file with a capability makes the kernel forget that a child is to die with its
+// parent.
+func TestKilledWithCapability(t *testing.T) {
+	each(t, forks, func(t *testing.T, d design) {
+		if os.Getuid() != 0 {
+			t.Skip("only root can run it as another user")
+		}
+		dir, err := os.MkdirTemp("", "csdesign")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		program := filepath.Join(dir, d.name)
+		if err := errors.Join(os.Chmod(dir, 0o755), exec.Command("cp", Path(d.name), program).Run()); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("setcap", "cap_net_bind_service+ep", program).CombinedOutput(); err != nil {
+			t.Skipf("setcap: %v %s", err, out)
+		}
+		s := Listening(t, Start(t, asNobody(exec.Command(program, "-i", "127.0.0.1", "-p", "0"))))
+		for range 5 {
+			s.Connect()
+		}
+		s.Ask("5\n", 5)
+		settled(s, d)
+		children := s.Children()
+		s.Signal(unix.SIGKILL)
+		for _, pid := range children {
+			WaitFor(t, "the child is gone", func() bool { return unix.Kill(pid, 0) == unix.ESRCH })
+		}
+		s.Free()
+	})
+}
+
+// asNobody makes a command run as the user nobody.
+func asNobody(cmd *exec.Cmd) *exec.Cmd {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	return cmd
 }

@@ -2,9 +2,15 @@ package contract
 
 import (
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -53,6 +59,72 @@ func TestChildrenThatDieAtOnce(t *testing.T) {
 		}
 		if !s.Stderr.Has(d.name + ": children die as soon as they start\n") {
 			t.Errorf("standard error: %s", &s.Stderr)
+		}
+	})
+}
+
+// At a limit on processes some children live and some do not. The server serves with those
+// that do, a line a second is all that it says, and when there is room again the pool is full.
+func TestProcessLimit(t *testing.T) {
+	each(t, forks, func(t *testing.T, d design) {
+		if os.Getuid() != 0 {
+			t.Skip("the limit does not hold for root, and only root can become another user")
+		}
+		// A user of its own for each test, as the limit is for all processes of the user.
+		user := uint32(70_000 + os.Getpid()%10_000*10 + slices.IndexFunc(designs, func(other design) bool { return other.name == d.name }))
+		as := func(name string, args ...string) *exec.Cmd {
+			cmd := exec.Command(name, args...)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+			return cmd
+		}
+		if out, err := as("prlimit", "--nproc=45:", "true").CombinedOutput(); err != nil {
+			t.Skipf("prlimit: %v %s", err, out)
+		}
+		if err := os.Chmod(filepath.Dir(Path(d.name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		s := Listening(t, Start(t, as("prlimit", "--nproc=45:", Path(d.name), "-i", "127.0.0.1", "-p", "0")))
+		if d.pool {
+			WaitFor(t, "a child has died, or could not be started", func() bool { return s.Stderr.String() != "" })
+		}
+		// A child that dies may take a connection with it. But most are answered.
+		answered := 0
+		for range 200 {
+			conn := s.Send("5\n")
+			if got, _ := io.Copy(io.Discard, conn); got == 5 {
+				answered++
+			}
+			conn.Close()
+		}
+		if answered < 150 {
+			t.Errorf("%d of 200 clients were answered", answered)
+		}
+		if d.pool {
+			WaitFor(t, "it has tried again", func() bool { return s.Stderr.Count("\n") > 11 })
+		}
+		// All children at the start, and then a batch that fails every second or two.
+		most := 11 + 3*int(time.Since(begin).Seconds())
+		if said := s.Stderr.String(); strings.Count(said, "\n") > most || strings.Contains(said, "runtime") {
+			t.Errorf("in %v it said %s", time.Since(begin), said)
+		}
+		raise := func(pid int) {
+			out, err := as("prlimit", "--pid", fmt.Sprint(pid), "--nproc=1000:").CombinedOutput()
+			if err != nil && unix.Kill(pid, 0) == nil {
+				t.Fatalf("prlimit: %v %s", err, out)
+			}
+		}
+		raise(s.PID) // those that are started from now on inherit it
+		for _, pid := range s.Children() {
+			raise(pid)
+		}
+		if d.pool {
+			s.Pool(10, nil)
+		}
+		s.Crowd()
+		s.Signal(unix.SIGTERM)
+		if status := s.Status(); status != 0 {
+			t.Errorf("exit status %d", status)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -73,26 +74,6 @@ func Calls(t testing.TB, pid, number int) bool {
 	return false
 }
 
-// Accepted reports whether the server has accepted the connection of a client on 127.0.0.1.
-// Until then the server's end belongs to no file, and its inode is 0 (proc(5),
-// /proc/net/tcp).
-func Accepted(t testing.TB, client string) bool {
-	t.Helper()
-	text, err := os.ReadFile("/proc/net/tcp")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := strings.Cut(client, ":")
-	remote := fmt.Sprintf("0100007F:%04X", Number(t, port))
-	for line := range bytes.Lines(text) {
-		f := strings.Fields(string(line))
-		if f[2] == remote && f[9] != "0" {
-			return true
-		}
-	}
-	return false
-}
-
 // Number returns the number that is in a text.
 func Number(t testing.TB, s string) int {
 	t.Helper()
@@ -148,4 +129,29 @@ func (p *Program) Memory() (total int) {
 		}
 	}
 	return total
+}
+
+// State returns the state of the server's end of a connection on 127.0.0.1: "" if there is
+// none, "BACKLOG" if the server has not accepted it (then it belongs to no file, and its
+// inode is 0), or one of TCP's (proc(5), /proc/net/tcp).
+func (s *Server) State(client net.Conn) string {
+	s.T.Helper()
+	text, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	local := fmt.Sprintf("0100007F:%04X", s.Port)
+	remote := fmt.Sprintf("0100007F:%04X", client.LocalAddr().(*net.TCPAddr).Port)
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if f[1] != local || f[2] != remote {
+			continue
+		}
+		state := map[string]string{"01": "ESTABLISHED", "04": "FIN_WAIT1", "05": "FIN_WAIT2"}[f[3]]
+		if state == "ESTABLISHED" && f[9] == "0" {
+			return "BACKLOG"
+		}
+		return state
+	}
+	return ""
 }

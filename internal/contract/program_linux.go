@@ -25,7 +25,7 @@ var root, bin string
 
 // Main builds these programs, runs the tests of a package, and exits.
 func Main(m *testing.M, programs ...string) {
-	flag.Set("test.parallel", "8") // most of the time a test waits
+	flag.Set("test.parallel", "16") // most of the time a test waits
 	status, err := run(m, programs)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -129,7 +129,10 @@ func Start(t testing.TB, cmd *exec.Cmd) *Program {
 		cmd.Stderr = &p.Stderr
 	}
 	cmd.WaitDelay = Patience // a child could outlive it and hold its output open
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Pdeathsig = true, syscall.SIGKILL
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -154,10 +157,12 @@ func Tail(s string) string { return s[max(0, len(s)-2000):] }
 // WaitFor waits until something is so.
 func WaitFor(t testing.TB, what string, so func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(Patience); !so(); time.Sleep(2 * time.Millisecond) {
+	pause := time.Millisecond
+	for deadline := time.Now().Add(Patience); !so(); pause = min(pause*3/2, 25*time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited %v for this: %s", Patience, what)
 		}
+		time.Sleep(pause)
 	}
 }
 

@@ -43,7 +43,7 @@ func TestChildKilledBeforeItReceives(t *testing.T) {
 	})
 	first := s.Send("6\n")
 	WaitFor(t, "the parent has accepted the connection", func() bool {
-		return Accepted(t, first.LocalAddr().String())
+		return s.State(first) != "BACKLOG"
 	})
 	next := s.Send("7\n")
 	Kill(t, unix.SIGKILL, old[0])

@@ -10,78 +10,82 @@ import (
 	"csdesign/internal/reexec"
 )
 
-// ReadRequest waits on a blocking socket for a request, and returns the number of bytes
-// that it asks for. It waits at most timeout, where 0 means no limit.
+// ReadRequest waits on a blocking socket for a request, but not longer than timeout, and
+// returns the number of bytes that it asks for.
 //
-// A request is what one recv(2) returns. ReadRequest cannot wait for a newline, because
-// the original's client does not send one.
+// A request is the first line of what one recv(2) returns. ReadRequest cannot wait for the
+// newline, because the original's client does not send one.
 func ReadRequest(conn int, timeout time.Duration) (count int64, err error) {
-	if reexec.InChild {
+	if reexec.InChild() {
 		reexec.Yield()
 	}
 	if err := setTimeout(conn, unix.SO_RCVTIMEO, timeout); err != nil {
 		return 0, err
 	}
-	var request [MaxRequest + 1]byte // one more, to see that a request is too long
-	n, err := retry(func() (int, error) { return unix.Read(conn, request[:]) })
+	var data [MaxRequest + 1]byte // one more, to see that a request is too long
+	n, err := read(conn, data[:])
 	switch {
 	case err == unix.EAGAIN:
 		return 0, silent(timeout)
 	case err != nil:
 		return 0, unread(err)
+	case n == 0:
+		return 0, errNoRequest
 	}
-	return ParseRequest(request[:n])
+	request, _, _ := cut(data[:n])
+	return ParseRequest(request)
 }
 
-// SendReply sends count random bytes on a blocking socket. It gives up when the client
-// takes nothing for as long as timeout, where 0 means no limit.
+// SendReply sends count random bytes on a blocking socket. It gives up when the client takes
+// nothing for as long as timeout. After SendReply the socket can be closed: the client does
+// not lose the end of its reply.
 func SendReply(conn int, count int64, timeout time.Duration) error {
 	sending.RLock()
 	defer sending.RUnlock()
 	announce(count)
-	if err := setTimeout(conn, unix.SO_SNDTIMEO, timeout); err != nil {
+	// A write can wait for long while the client takes a little now and then, because the
+	// kernel lets it go on when a third of the buffer is free.
+	if err := setTimeout(conn, unix.SO_SNDTIMEO, tick(timeout)); err != nil {
 		return err
 	}
 	g := generators.Get().(*generator)
 	defer generators.Put(g)
-	for left := count; left > 0; {
-		p := g.chunk(left)
-		begin := time.Now()
-		n, err := retry(func() (int, error) { return unix.Write(conn, p) })
-		left -= int64(max(n, 0))
-		// A write that has sent a part before the timeout returns the size of the part.
-		// (So does one that is interrupted by a signal, but earlier.)
-		if err == nil && n < len(p) && timeout > 0 && time.Since(begin) >= timeout {
-			err = unix.EAGAIN
+	s := stream{fd: conn}
+	s.begin(count)
+	for s.left() > 0 {
+		left := s.left()
+		err := s.write(g.chunk(left))
+		if err == nil && s.left() == left {
+			err = s.stalled(timeout)
 		}
-		switch {
-		case err == unix.EAGAIN:
-			return refused(count, left, timeout)
-		case err != nil:
-			return unsent(count, left, err)
+		if err != nil {
+			return err
 		}
 	}
-	return nil
+	if s.finish() {
+		return nil
+	}
+	err := setTimeout(conn, unix.SO_RCVTIMEO, tick(timeout))
+	for over := false; !over && err == nil; {
+		over, err = s.drain(g.buf[:], timeout)
+	}
+	return err
 }
 
 // sending is locked for reading by each SendReply that runs.
 var sending sync.RWMutex
 
-// Finish waits until all replies under way are sent, at most timeout, where 0 means no
-// limit. No other reply begins after that.
+// Finish waits until all replies under way are sent, but not longer than timeout. No other
+// reply begins after that.
 func Finish(timeout time.Duration) {
 	finished := make(chan bool)
 	go func() {
 		sending.Lock()
 		close(finished)
 	}()
-	var deadline <-chan time.Time
-	if timeout > 0 {
-		deadline = time.After(timeout)
-	}
 	select {
 	case <-finished:
-	case <-deadline:
+	case <-time.After(timeout):
 	}
 }
 
@@ -95,12 +99,11 @@ func setTimeout(conn, option int, timeout time.Duration) error {
 	return nil
 }
 
-// retry repeats a call that was interrupted by a signal. The kernel does not repeat a call
-// on a socket that has a timeout (signal(7), SA_RESTART).
-func retry(call func() (int, error)) (n int, err error) {
-	for {
-		if n, err = call(); err != unix.EINTR {
-			return n, err
-		}
+// read is read(2), repeated if a signal interrupts it. The kernel does not repeat it on a
+// socket that has a timeout (signal(7), SA_RESTART).
+func read(fd int, p []byte) (n int, err error) {
+	for n, err = unix.Read(fd, p); err == unix.EINTR; {
+		n, err = unix.Read(fd, p)
 	}
+	return n, err
 }

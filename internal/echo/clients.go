@@ -19,18 +19,13 @@ type Clients struct {
 	logged  time.Time // when that was last logged
 	ended   time.Time // when End was called
 	timeout time.Duration
-	tick    time.Duration // how often to look for silent clients
-	looked  time.Time     // when that was last done
+	looked  time.Time // when Dismiss last looked
 }
 
 // NewClients returns an empty table. A client that is silent, or takes nothing of its
-// reply, for as long as timeout has to go; 0 means no limit.
+// reply, for as long as timeout has to go.
 func NewClients(timeout time.Duration) *Clients {
-	tick := time.Second
-	if timeout > 0 {
-		tick = min(tick, max(timeout/10, 10*time.Millisecond))
-	}
-	return &Clients{timeout: timeout, tick: tick}
+	return &Clients{timeout: timeout}
 }
 
 // Add puts a new client into the table, by its non-blocking socket. It waits for a request.
@@ -38,7 +33,7 @@ func (c *Clients) Add(fd int, peer netip.AddrPort) {
 	for len(c.conns) <= fd {
 		c.conns = append(c.conns, nil)
 	}
-	c.conns[fd] = NewConn(fd, peer)
+	c.conns[fd] = NewConn(fd, peer, c.timeout)
 	c.open++
 }
 
@@ -64,7 +59,7 @@ func (c *Clients) ending() bool { return !c.ended.IsZero() }
 // there are replies under way, but at most for the timeout.
 func (c *Clients) Serving() bool {
 	reexec.Yield()
-	return !c.ending() || c.open > 0 && (c.timeout == 0 || time.Since(c.ended) < c.timeout)
+	return !c.ending() || c.open > 0 && time.Since(c.ended) < c.timeout
 }
 
 // Listener returns what to wait for at the listener: [Read], or [Done] while there is no
@@ -81,21 +76,17 @@ func (c *Clients) Listener() Want {
 // closed.
 func (c *Clients) Step(fd int) Want {
 	want, err := c.conns[fd].Step()
-	if want == Done || want == Read && c.ending() {
-		c.remove(fd, err)
-		return Done
-	}
-	return want
+	return c.settle(fd, want, err)
 }
 
-// Dismiss removes clients that have been silent for too long or, after [Clients.End], that
-// have no reply under way. It returns their descriptors, which have to be closed, and how
-// long the server may wait before the next call.
+// Dismiss looks for clients that have been silent for too long or, after [Clients.End], that
+// have no reply under way. It returns the descriptors of those that are no longer in the
+// table, which have to be closed, and how long the server may wait before the next call.
 func (c *Clients) Dismiss() (fds []int, wait time.Duration) {
 	if c.open == 0 && !c.full {
 		return nil, time.Hour
 	}
-	if wait := c.tick - time.Since(c.looked); wait > 0 {
+	if wait := tick(c.timeout) - time.Since(c.looked); wait > 0 {
 		return nil, wait
 	}
 	c.looked = time.Now()
@@ -104,20 +95,25 @@ func (c *Clients) Dismiss() (fds []int, wait time.Duration) {
 		if conn == nil {
 			continue
 		}
-		err := conn.Expired(c.timeout)
-		if err != nil || c.ending() && !conn.Busy() {
-			c.remove(fd, err)
+		if want, err := conn.Check(); c.settle(fd, want, err) == Done {
 			fds = append(fds, fd)
 		}
 	}
-	return fds, c.tick
+	return fds, tick(c.timeout)
 }
 
-func (c *Clients) remove(fd int, reason error) {
-	if reason != nil {
-		log.Printf("%v: %v", c.conns[fd].peer, reason)
+func (c *Clients) settle(fd int, want Want, err error) Want {
+	conn := c.conns[fd]
+	if err != nil {
+		log.Printf("%v: %v", conn.peer, err)
 	}
-	c.conns[fd] = nil
-	c.open--
-	c.full = false
+	if want == Read && c.ending() && !conn.closing {
+		want = conn.Close()
+	}
+	if want == Done {
+		c.conns[fd] = nil
+		c.open--
+		c.full = false
+	}
+	return want
 }

@@ -1,6 +1,7 @@
 package echo
 
 import (
+	"bytes"
 	"net/netip"
 	"time"
 
@@ -19,42 +20,50 @@ const (
 // A Conn is a connection of a server that waits for all its clients at once. It answers
 // requests until the client closes.
 type Conn struct {
-	fd       int
+	stream
 	peer     netip.AddrPort
-	input    []byte    // what the client has sent after the request under way
-	more     bool      // input filled the buffer, so its last request may be incomplete
-	answered bool      // the client has sent a good request
-	total    int64     // bytes of the reply
-	left     int64     // those that are still to be sent
-	moved    time.Time // when bytes were last received or sent
+	timeout  time.Duration
+	input    []byte // what the client has sent after the request under way
+	more     bool   // input filled the buffer, so its last request may be incomplete
+	answered bool   // the client has sent a good request
+	closing  bool   // the server has shut down its side
 }
 
 // NewConn returns the connection on a non-blocking socket, where the first request is
 // still to come. The caller closes the socket.
-func NewConn(fd int, peer netip.AddrPort) *Conn {
-	return &Conn{fd: fd, peer: peer, moved: time.Now()}
+func NewConn(fd int, peer netip.AddrPort, timeout time.Duration) *Conn {
+	return &Conn{stream: stream{fd: fd, moved: time.Now()}, peer: peer, timeout: timeout}
 }
 
 // Busy reports whether a reply is under way.
-func (c *Conn) Busy() bool { return c.left > 0 || len(c.input) > 0 }
+func (c *Conn) Busy() bool { return c.left() > 0 || len(c.input) > 0 }
 
 // Step does what can be done without waiting, and returns what to wait for before the
 // next step. It receives at most once and sends at most [ChunkSize] bytes, so that the
-// other clients do not have to wait. An error says why the connection is [Done]. A client
-// that closes after its reply is not an error.
+// other clients do not have to wait. An error says why the connection ends. A client that
+// closes after its reply is not an error.
 func (c *Conn) Step() (Want, error) {
-	if c.left == 0 && !c.hasRequest() {
+	g := generators.Get().(*generator)
+	defer generators.Put(g)
+	if c.closing {
+		if over, err := c.drain(g.buf[:], c.timeout); over {
+			return Done, err
+		}
+		return Read, nil
+	}
+	if c.left() == 0 && !c.hasRequest() {
 		if open, err := c.receive(); !open {
 			return Done, err
 		}
 	}
-	for c.left == 0 && c.hasRequest() {
+	for c.left() == 0 && c.hasRequest() {
 		if err := c.reply(); err != nil {
-			return Done, err
+			return c.Close(), err
 		}
 	}
-	if c.left > 0 {
-		if err := c.send(); err != nil {
+	if c.left() > 0 {
+		// What the socket does not take is not kept: the next random bytes are as good.
+		if err := c.write(g.chunk(c.left())); err != nil {
 			return Done, err
 		}
 	}
@@ -62,6 +71,16 @@ func (c *Conn) Step() (Want, error) {
 		return Write, nil
 	}
 	return Read, nil
+}
+
+// Close ends the connection, and returns what to wait for: [Done] if the socket can be
+// closed at once.
+func (c *Conn) Close() Want {
+	if c.finish() {
+		return Done
+	}
+	c.closing, c.input, c.moved = true, nil, time.Now()
+	return Read
 }
 
 // hasRequest reports whether the input has a complete request. A newline ends a request,
@@ -75,7 +94,7 @@ func (c *Conn) hasRequest() bool {
 func (c *Conn) receive() (open bool, err error) {
 	var buf [MaxRequest + 1]byte // one more, to see that a request is too long
 	had := copy(buf[:], c.input)
-	n, err := retry(func() (int, error) { return unix.Read(c.fd, buf[had:]) })
+	n, err := read(c.fd, buf[had:])
 	switch {
 	case err == unix.EAGAIN, n == 0 && had > 0:
 		c.more = false // the last request was complete
@@ -85,11 +104,15 @@ func (c *Conn) receive() (open bool, err error) {
 	case n == 0 && c.answered:
 		return false, nil
 	case n == 0:
-		return false, badRequest(nil)
+		return false, errNoRequest
 	}
-	c.input = append(c.input[:0], buf[:had+n]...)
-	c.more = had+n == len(buf)
+	received := buf[:had+n]
+	c.more = len(received) == len(buf)
 	c.moved = time.Now()
+	if c.answered {
+		received = bytes.TrimLeft(received, space) // also a newline that comes late
+	}
+	c.input = append(c.input[:0], received...)
 	return true, nil
 }
 
@@ -102,37 +125,26 @@ func (c *Conn) reply() error {
 	}
 	announce(count)
 	c.answered = true
-	c.total, c.left = count, count
+	c.begin(count)
 	c.input = append(c.input[:0], rest...)
 	return nil
 }
 
-// send sends the next chunk of the reply, or the part that the socket takes. The other part
-// is not kept, because the next random bytes are as good.
-func (c *Conn) send() error {
-	g := generators.Get().(*generator)
-	defer generators.Put(g)
-	p := g.chunk(c.left)
-	n, err := retry(func() (int, error) { return unix.Write(c.fd, p) })
+// Check is for a connection that was not ready for some time, and returns what to wait for: it
+// is [Done] if the client has sent no request, and taken nothing of its reply, for as long
+// as the timeout.
+func (c *Conn) Check() (Want, error) {
+	if c.closing {
+		return c.Step()
+	}
+	err := c.stalled(c.timeout)
 	switch {
-	case err == unix.EAGAIN:
-		return nil
-	case err != nil:
-		return unsent(c.total, c.left, err)
+	case err == nil && c.Busy():
+		return Write, nil
+	case err == nil:
+		return Read, nil
+	case c.taken == c.sent && !c.Busy():
+		err = silent(c.timeout)
 	}
-	c.left -= int64(n)
-	c.moved = time.Now()
-	return nil
-}
-
-// Expired returns an error if the client has sent no request, and taken nothing of its
-// reply, for as long as timeout, where 0 means no limit.
-func (c *Conn) Expired(timeout time.Duration) error {
-	if timeout == 0 || time.Since(c.moved) < timeout {
-		return nil
-	}
-	if c.Busy() {
-		return refused(c.total, c.left, timeout)
-	}
-	return silent(timeout)
+	return Done, err
 }

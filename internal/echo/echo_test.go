@@ -2,6 +2,7 @@ package echo
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -36,8 +37,8 @@ func TestParseRequest(t *testing.T) {
 func TestBadRequestMessage(t *testing.T) {
 	for request, want := range map[string]string{
 		"a\x00\n":                         `bad request "a\x00\n": want a decimal number of bytes from 0 to 1073741824`,
-		strings.Repeat("x", 41):           `bad request "` + strings.Repeat("x", 40) + `"...: want`,
-		strings.Repeat("1", MaxRequest+1): `"... of more than 1024 bytes: want`,
+		strings.Repeat("x", 41):           `bad request "` + strings.Repeat("x", 40) + `"... of 41 bytes or more: want`,
+		strings.Repeat("1", MaxRequest+1): `"... of 1025 bytes or more: want`,
 	} {
 		_, err := ParseRequest([]byte(request))
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -100,16 +101,18 @@ func receive(t *testing.T, client *os.File, count int) []byte {
 	return reply
 }
 
+const noLimit = time.Hour
+
 func TestBlocking(t *testing.T) {
 	fd, client := socketPair(t, false)
 	send(t, client, "100000")
-	count, err := ReadRequest(fd, 0)
+	count, err := ReadRequest(fd, noLimit)
 	if count != 100000 || err != nil {
 		t.Fatalf("ReadRequest = %d, %v", count, err)
 	}
 	sent := make(chan error)
 	go func() {
-		err := SendReply(fd, count, 0)
+		err := SendReply(fd, count, noLimit)
 		unix.Shutdown(fd, unix.SHUT_WR)
 		sent <- err
 	}()
@@ -129,7 +132,7 @@ func TestBlockingTimeouts(t *testing.T) {
 		t.Errorf("ReadRequest from a silent client: %v", err)
 	}
 	err := SendReply(fd, MaxReply, timeout)
-	if err == nil || !strings.HasSuffix(err.Error(), "of 1073741824 bytes sent, none taken for 20ms") {
+	if err == nil || !strings.HasSuffix(err.Error(), "of 1073741824 bytes taken: none for 20ms") {
 		t.Errorf("SendReply to a client that takes nothing: %v", err)
 	}
 }
@@ -137,11 +140,22 @@ func TestBlockingTimeouts(t *testing.T) {
 func TestBlockingGoneClient(t *testing.T) {
 	fd, client := socketPair(t, false)
 	client.Close()
-	if _, err := ReadRequest(fd, 0); err == nil || !strings.Contains(err.Error(), `bad request ""`) {
+	if _, err := ReadRequest(fd, noLimit); err == nil || !strings.Contains(err.Error(), "closed without a request") {
 		t.Errorf("ReadRequest: %v", err)
 	}
-	if err := SendReply(fd, 1, 0); err == nil || err.Error() != "send reply: 0 of 1 bytes sent: broken pipe" {
+	if err := SendReply(fd, 1, noLimit); err == nil || err.Error() != "send reply: 0 of 1 bytes sent: broken pipe" {
 		t.Errorf("SendReply: %v", err)
+	}
+}
+
+// What follows the first line is not looked at.
+func TestBlockingTakesOneLine(t *testing.T) {
+	for request, want := range map[string]int64{"5\n6\n": 5, " \n 7\r\nx": 7, "8\n" + strings.Repeat("9", 2000): 8} {
+		fd, client := socketPair(t, false)
+		send(t, client, request)
+		if count, err := ReadRequest(fd, noLimit); count != want || err != nil {
+			t.Errorf("ReadRequest of %.20q = %d, %v; want %d", request, count, err, want)
+		}
 	}
 }
 
@@ -150,7 +164,7 @@ func TestReplyIsRandom(t *testing.T) {
 	var replies [2][]byte
 	for i := range replies {
 		fd, client := socketPair(t, false)
-		go SendReply(fd, size, 0)
+		go SendReply(fd, size, noLimit)
 		replies[i] = receive(t, client, size)
 		seen := make(map[byte]bool)
 		for _, b := range replies[i] {
@@ -175,7 +189,7 @@ func step(t *testing.T, c *Conn, want Want) {
 
 func TestConn(t *testing.T) {
 	fd, client := socketPair(t, true)
-	c := NewConn(fd, netip.AddrPort{})
+	c := NewConn(fd, netip.AddrPort{}, noLimit)
 	step(t, c, Read) // nothing there yet
 	send(t, client, "0\n")
 	step(t, c, Read)
@@ -186,15 +200,15 @@ func TestConn(t *testing.T) {
 	const size = 4 << 20 // more than the socket takes at once
 	send(t, client, strconv.Itoa(size))
 	step(t, c, Write)
-	for c.left > 0 { // until it takes no more
-		before := c.left
+	for c.left() > 0 { // until it takes no more
+		before := c.left()
 		step(t, c, Write)
-		if c.left == before {
+		if c.left() == before {
 			break
 		}
 	}
 	if !c.Busy() {
-		t.Fatal("the whole reply was sent, and nobody has read it")
+		t.Fatal("the whole reply was sent, but the client has read nothing")
 	}
 	done := make(chan []byte)
 	go func() { done <- receive(t, client, size) }()
@@ -210,7 +224,7 @@ func TestConn(t *testing.T) {
 
 func TestConnPipelined(t *testing.T) {
 	fd, client := socketPair(t, true)
-	c := NewConn(fd, netip.AddrPort{})
+	c := NewConn(fd, netip.AddrPort{}, noLimit)
 	const count = 1000 // 4,000 bytes: some request is cut where a buffer ends
 	send(t, client, strings.Repeat("123\n", count)+"\r\n4")
 	total := 0
@@ -235,7 +249,7 @@ func TestConnBadRequest(t *testing.T) {
 		"x", " \n", "5 6\n", strings.Repeat("1", MaxRequest+1), strings.Repeat(" ", MaxRequest) + "1", "7\nx",
 	} {
 		fd, client := socketPair(t, true)
-		c := NewConn(fd, netip.AddrPort{})
+		c := NewConn(fd, netip.AddrPort{}, noLimit)
 		send(t, client, request)
 		var want Want
 		var err error
@@ -253,33 +267,65 @@ func TestConnBadRequest(t *testing.T) {
 func TestConnGoneClient(t *testing.T) {
 	fd, client := socketPair(t, true)
 	client.Close()
-	if want, err := NewConn(fd, netip.AddrPort{}).Step(); want != Done || err == nil || !strings.Contains(err.Error(), `bad request ""`) {
+	if want, err := NewConn(fd, netip.AddrPort{}, noLimit).Step(); want != Done || err == nil || !strings.Contains(err.Error(), "closed without a request") {
 		t.Errorf("Step() = %d, %v", want, err)
 	}
 
 	fd, client = socketPair(t, true)
 	send(t, client, "100")
 	client.Close()
-	if want, err := NewConn(fd, netip.AddrPort{}).Step(); want != Done || err == nil || err.Error() != "send reply: 0 of 100 bytes sent: broken pipe" {
+	if want, err := NewConn(fd, netip.AddrPort{}, noLimit).Step(); want != Done || err == nil || err.Error() != "send reply: 0 of 100 bytes sent: broken pipe" {
 		t.Errorf("Step() = %d, %v", want, err)
 	}
 }
 
-func TestConnExpired(t *testing.T) {
+func TestConnCheck(t *testing.T) {
 	fd, client := socketPair(t, true)
-	c := NewConn(fd, netip.MustParseAddrPort("192.0.2.1:7"))
-	if err := c.Expired(time.Hour); err != nil {
-		t.Error(err)
+	check := func(timeout time.Duration) (Want, string) {
+		c := NewConn(fd, netip.AddrPort{}, timeout)
+		time.Sleep(time.Nanosecond)
+		want, err := c.Check()
+		return want, fmt.Sprint(err)
 	}
-	if err := c.Expired(0); err != nil {
-		t.Error(err)
+	if want, err := check(time.Hour); want != Read || err != "<nil>" {
+		t.Errorf("not idle for long: %v, %s", want, err)
 	}
-	if err := c.Expired(1); err == nil || err.Error() != "no request within 1ns" {
-		t.Errorf("idle: %v", err)
+	if want, err := check(1); want != Done || err != "no request within 1ns" {
+		t.Errorf("idle: %v, %s", want, err)
 	}
+	c := NewConn(fd, netip.AddrPort{}, time.Hour)
 	send(t, client, "1000000000")
 	step(t, c, Write)
-	if err := c.Expired(1); err == nil || !strings.Contains(err.Error(), "none taken for 1ns") {
-		t.Errorf("busy: %v", err)
+	if want, err := c.Check(); want != Write || err != nil {
+		t.Errorf("busy: %v, %v", want, err)
+	}
+	c.timeout = 1
+	if want, err := c.Check(); want != Done || err == nil || !strings.Contains(err.Error(), "of 1000000000 bytes taken: none for 1ns") {
+		t.Errorf("stalled: %v, %v", want, err)
+	}
+}
+
+// The last of several requests has no newline, and ends where the buffer ends.
+func TestConnFullBuffer(t *testing.T) {
+	fd, client := socketPair(t, true)
+	c := NewConn(fd, netip.AddrPort{}, noLimit)
+	send(t, client, strings.Repeat("0\n", MaxRequest/2)+"7") // as many bytes as are received at once
+	for c.Step(); c.Busy(); {
+		if want, err := c.Step(); want == Done {
+			t.Fatalf("Step() = Done, %v", err)
+		}
+	}
+	receive(t, client, 7)
+}
+
+func TestConnLateNewline(t *testing.T) {
+	fd, client := socketPair(t, true)
+	c := NewConn(fd, netip.AddrPort{}, noLimit)
+	for range 3 {
+		send(t, client, "5")
+		step(t, c, Read)
+		receive(t, client, 5)
+		send(t, client, " \r\n")
+		step(t, c, Read)
 	}
 }

@@ -9,6 +9,7 @@ package echo
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -27,20 +28,20 @@ const (
 // ParseRequest returns the number of bytes that a request asks for. A request consists of
 // ASCII digits, with white space around them.
 func ParseRequest(request []byte) (count int64, err error) {
-	digits := bytes.Trim(request, space)
-	if len(digits) == 0 || len(request) > MaxRequest {
+	n, err := strconv.ParseUint(string(bytes.Trim(request, space)), 10, 63)
+	if err != nil || n > MaxReply || len(request) > MaxRequest {
 		return 0, badRequest(request)
 	}
-	for _, digit := range digits {
-		if digit < '0' || digit > '9' {
-			return 0, badRequest(request)
-		}
-		count = 10*count + int64(digit-'0')
-		if count > MaxReply {
-			return 0, badRequest(request)
-		}
+	return int64(n), nil
+}
+
+func badRequest(request []byte) error {
+	const most = 40
+	more := ""
+	if len(request) > most {
+		more = fmt.Sprintf("... of %d bytes or more", len(request))
 	}
-	return count, nil
+	return fmt.Errorf("bad request %.*q%s: want a decimal number of bytes from 0 to %d", most, request, more, MaxReply)
 }
 
 // cut cuts the first request off what a client has sent. It ends with the first newline
@@ -55,28 +56,10 @@ func cut(data []byte) (request, rest []byte, ended bool) {
 	return data[:end], bytes.TrimLeft(data[end:], space), true
 }
 
-func badRequest(request []byte) error {
-	const most = 40
-	sent := strconv.Quote(string(request[:min(len(request), most)]))
-	if len(request) > most {
-		sent += "..."
-	}
-	if len(request) > MaxRequest {
-		sent += fmt.Sprintf(" of more than %d bytes", MaxRequest)
-	}
-	return fmt.Errorf("bad request %s: want a decimal number of bytes from 0 to %d", sent, MaxReply)
-}
+// Other errors of both forms.
 
-// The other errors of both forms.
+var errNoRequest = errors.New("closed without a request")
 
 func unread(err error) error { return fmt.Errorf("read request: %w", err) }
 
 func silent(timeout time.Duration) error { return fmt.Errorf("no request within %v", timeout) }
-
-func unsent(total, left int64, err error) error {
-	return fmt.Errorf("send reply: %d of %d bytes sent: %w", total-left, total, err)
-}
-
-func refused(total, left int64, timeout time.Duration) error {
-	return fmt.Errorf("send reply: %d of %d bytes sent, none taken for %v", total-left, total, timeout)
-}

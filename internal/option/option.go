@@ -21,6 +21,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// NoLimit is the -timeout that means no limit: 146 years.
+const NoLimit = time.Duration(1 << 62)
+
 // help has a line for each option, in the order of their declaration.
 var help strings.Builder
 
@@ -50,7 +53,10 @@ func parseTime(s string) (time.Duration, error) {
 	if err != nil || d < 0 {
 		return 0, errors.New("want a time such as 30s or 1m30s, or 0")
 	}
-	return d, nil
+	if d == 0 {
+		d = NoLimit
+	}
+	return min(d, NoLimit), nil
 }
 
 // Int declares a whole number from least to most.

@@ -38,7 +38,7 @@ func TestParse(t *testing.T) {
 	for line, want := range map[string]string{
 		"": "0.0.0.0 2000 30s 3 0  false \n",
 		"-i ::1 -p 0 -timeout 1m30s -n 10 -required 7 -t x -on two one two":          "::1 0 1m30s 10 7 x true two+one+two\n",
-		"-host=localhost --port 65535 -timeout=0 -number 1 -text - -on=false -- one": "127.0.0.1 65535 0s 1 0 - false one\n",
+		"-host=localhost --port 65535 -timeout=0 -number 1 -text - -on=false -- one": "127.0.0.1 65535 " + NoLimit.String() + " 1 0 - false one\n",
 	} {
 		if status, stdout, stderr := parse(t, line); status != 0 || stdout != "" || stderr != want {
 			t.Errorf("%q: status %d, %q, %q; want %q", line, status, stdout, stderr, want)

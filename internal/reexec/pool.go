@@ -19,8 +19,8 @@ import (
 type Pool struct {
 	create   func(index int) (pid int, err error)
 	children []child
-	next     time.Time // when another child may be started
-	careful  bool      // the last child died young, so start one and see how it does
+	next     time.Time // when other children may be started
+	batch    int       // and how many then, if a child has died young
 	lived    time.Time // when there last was a child that had lived for a second
 }
 
@@ -63,13 +63,21 @@ func (p *Pool) Keep(stop <-chan os.Signal) error {
 // Fill starts a child in every place that has none, and returns when it has to be called
 // again: after a second if the system had no descriptors, memory or processes left.
 //
-// A child that dies within a second of its start is replaced after a second. Then one
-// child is started; the others follow when it has lived for a second.
+// A child that dies within a second of its start is replaced after a second, as one of a
+// batch that doubles every second: there may be no room for all.
 func (p *Pool) Fill() (wait time.Duration, err error) {
+	if time.Since(p.next) >= time.Second {
+		p.batch = 0 // no child of the last batch has died young
+	}
+	started := 0
 	for index := range p.children {
 		c := &p.children[index]
 		if c.pid != 0 {
 			continue
+		}
+		if p.batch > 0 && started == p.batch {
+			p.batch *= 2
+			p.next = time.Now().Add(time.Second)
 		}
 		if wait := time.Until(p.next); wait > 0 {
 			return wait, nil
@@ -85,9 +93,7 @@ func (p *Pool) Fill() (wait time.Duration, err error) {
 			return 0, err
 		}
 		*c = child{pid, time.Now()}
-		if p.careful {
-			p.careful, p.next = false, time.Now().Add(time.Second)
-		}
+		started++
 	}
 	return time.Hour, nil
 }
@@ -108,25 +114,25 @@ func (p *Pool) Reap() error {
 		c := &p.children[index]
 		log.Printf("child %d (PID %d) %v", index, pid, exit)
 		if young(*c) {
-			p.careful, p.next = true, now.Add(time.Second)
+			p.batch, p.next = 1, now.Add(time.Second)
 		}
 		c.pid = 0
 	}
-	if p.careful && now.Sub(p.lived) > 10*time.Second {
+	if p.batch > 0 && now.Sub(p.lived) > 10*time.Second {
 		return errors.New("children die as soon as they start")
 	}
 	return nil
 }
 
 // End ends the children as the function [End] does.
-func (p *Pool) End(timeout time.Duration) error {
+func (p *Pool) End(timeout time.Duration) {
 	running := make(map[int]bool)
 	for _, c := range p.children {
 		if c.pid != 0 {
 			running[c.pid] = true
 		}
 	}
-	return End(running, timeout)
+	End(running, timeout)
 }
 
 // Died returns a channel that receives a signal after a child has died. One signal may
@@ -163,15 +169,11 @@ func Ended(yield func(pid int, exit Exit) bool) {
 	}
 }
 
-// End ends these children: it sends SIGTERM to each, on which a child finishes its reply,
-// and SIGKILL to those that still run after timeout, where 0 means no limit. When it
-// returns nil, all are gone. Nobody else may use [Ended] meanwhile.
-func End(children map[int]bool, timeout time.Duration) error {
-	died := Died()
-	var deadline <-chan time.Time
-	if timeout > 0 {
-		deadline = time.After(timeout)
-	}
+// End ends these children, and returns when all are gone. It sends SIGTERM to each, on which
+// a child finishes its reply, and SIGKILL to those that still run after timeout. Nobody else
+// may use [Ended] meanwhile.
+func End(children map[int]bool, timeout time.Duration) {
+	died, deadline := Died(), time.After(timeout)
 	young := maps.Clone(children) // those that have not got SIGTERM
 	for {
 		for pid := range Ended {
@@ -179,37 +181,30 @@ func End(children map[int]bool, timeout time.Duration) error {
 			delete(young, pid)
 		}
 		if len(children) == 0 {
-			return nil
-		}
-		for pid := range young {
-			if !ready(pid) {
-				continue
-			}
-			if err := kill(pid, unix.SIGTERM); err != nil {
-				return err
-			}
-			delete(young, pid)
+			return
 		}
 		var again <-chan time.Time
-		if len(young) > 0 {
-			again = time.After(time.Millisecond)
+		for pid := range young {
+			if ready(pid) {
+				kill(pid, unix.SIGTERM)
+				delete(young, pid)
+			} else {
+				again = time.After(time.Millisecond)
+			}
 		}
 		select {
 		case <-died:
 		case <-again:
 		case <-deadline:
 			for pid := range children {
-				if err := kill(pid, unix.SIGKILL); err != nil {
-					return err
-				}
+				kill(pid, unix.SIGKILL)
 			}
 		}
 	}
 }
 
-func kill(pid int, sig unix.Signal) error {
+func kill(pid int, sig unix.Signal) {
 	if err := unix.Kill(pid, sig); err != nil {
-		return fmt.Errorf("send %s to the child with PID %d: %w", unix.SignalName(sig), pid, err)
+		log.Printf("send %s to the child with PID %d: %v", unix.SignalName(sig), pid, err)
 	}
-	return nil
 }

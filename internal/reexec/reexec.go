@@ -6,6 +6,7 @@ package reexec
 
 import (
 	"fmt"
+	"log"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -20,24 +22,46 @@ import (
 )
 
 // FirstFile is the descriptor that the first of a child's files has. The others follow.
-const FirstFile = 3
+const FirstFile = 4
+
+// logFile is the standard error of the parent. Package log writes to it. The child's own
+// standard error is closed, because the Go runtime prints a long stack trace there when it
+// cannot start a thread. The parent says in a line that the child has died.
+const logFile = 3
 
 // mark separates, in argv[0] of a child, the program's name from the child's index. The
 // reader of ps(1) sees "server03: child 7".
 const mark = ": child "
 
-// The kernel kills a child when the thread that started it ends (PR_SET_PDEATHSIG,
-// prctl(2)). So children are started by the main thread, which lives as long as the
-// process: main stays on it.
+// parent is the environment variable that has the PID of a child's parent.
+const parent = "CSDESIGN_PARENT"
+
+// index is the child's index, or -1 in another process.
+var index = -1
+
 func init() {
-	if !strings.Contains(os.Args[0], mark) {
-		runtime.LockOSThread()
-		os.Setenv("GOMAXPROCS", "1") // for the children: the Go runtime starts faster
+	if name, number, ok := strings.Cut(os.Args[0], mark); ok {
+		os.Args[0] = name
+		index, _ = strconv.Atoi(number)
+		become(name)
+		if strconv.Itoa(os.Getppid()) != os.Getenv(parent) {
+			os.Exit(1) // the parent died before become
+		}
+		return
 	}
+	// The kernel kills a child when the thread that started it ends (PR_SET_PDEATHSIG,
+	// prctl(2)). So children are started by the main thread, which lives as long as the
+	// process: main stays on it.
+	runtime.LockOSThread()
+	for fd := 3; fd < 1024; fd++ {
+		unix.CloseOnExec(fd) // children do not get descriptors that the parent has inherited
+	}
+	os.Setenv("GOMAXPROCS", "1") // for the children: the Go runtime starts faster
+	os.Setenv(parent, strconv.Itoa(os.Getpid()))
 }
 
-// InChild is true in a child.
-var InChild bool
+// InChild reports whether [Start] has started this process.
+func InChild() bool { return index >= 0 }
 
 // Child makes this process a child, if [Start] has started it, and returns its index. In
 // another process ok is false. Call it first.
@@ -45,14 +69,11 @@ var InChild bool
 // A child ignores SIGINT and SIGHUP: a terminal sends them to all processes, and it is the
 // parent that decides what they mean. SIGTERM, by which the parent tells a child to end,
 // arrives on the channel.
-func Child() (index int, terminate <-chan os.Signal, ok bool) {
-	name, number, ok := strings.Cut(os.Args[0], mark)
-	index, err := strconv.Atoi(number)
-	if !ok || err != nil {
+func Child() (i int, terminate <-chan os.Signal, ok bool) {
+	if !InChild() {
 		return 0, nil, false
 	}
-	InChild, os.Args[0] = true, name
-	become(name)
+	log.SetOutput(os.NewFile(logFile, "standard error"))
 	signal.Ignore(unix.SIGINT, unix.SIGHUP)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGTERM)
@@ -75,13 +96,15 @@ func ready(pid int) bool {
 }
 
 // Start starts this program again as the child with this index, and returns its PID. In
-// the child the files are the descriptors from [FirstFile] on. Standard input, output and
-// error are those of the parent; everything else is closed.
+// the child the files are the descriptors from [FirstFile] on. Standard input and output are
+// those of the parent, and so is the standard error of package log; everything else is closed.
 //
 // Only the goroutine of main may call Start, as a child dies with the thread that started
 // it.
 func Start(index int, files ...int) (pid int, err error) {
-	attr := &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: attributes}
+	spare.Do(startThreads)
+	const closed = ^uintptr(0)
+	attr := &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, closed, logFile: 2}, Sys: attributes}
 	for _, fd := range files {
 		attr.Files = append(attr.Files, uintptr(fd))
 	}
@@ -92,6 +115,24 @@ func Start(index int, files ...int) (pid int, err error) {
 	}
 	return pid, nil
 }
+
+// startThreads starts threads for the Go runtime, which die if it needs one when the children
+// have used up the limit of processes. They sleep until they are needed.
+func startThreads() {
+	var started sync.WaitGroup
+	started.Add(4)
+	for range 4 {
+		go func() {
+			runtime.LockOSThread()
+			started.Done()
+			started.Wait()
+			runtime.UnlockOSThread()
+		}()
+	}
+	started.Wait()
+}
+
+var spare sync.Once
 
 // Yield tells the scheduler of the Go runtime, in every eighth call, that the process is not
 // busy with a long computation. The runtime's monitor thread takes a goroutine for busy that

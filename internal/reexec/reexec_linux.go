@@ -13,9 +13,13 @@ const executable = "/proc/self/exe"
 
 var attributes = &syscall.SysProcAttr{Setpgid: unix.Getpgrp() != 0, Pdeathsig: unix.SIGKILL}
 
-// become gives the process the name of its program, which top(1) and ss(8) show. exec has
-// named it "exe", after the path.
-func become(name string) { os.WriteFile("/proc/self/comm", []byte(name), 0) }
+// become makes the child die with its parent: exec has undone that if the file of the program
+// has capabilities (prctl(2)). It also gives the process the name of its program, which top(1)
+// and ss(8) show. exec has named it "exe", after the path.
+func become(name string) {
+	unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+	os.WriteFile("/proc/self/comm", []byte(name), 0)
+}
 
 // namelessFile returns the descriptor of a file in memory.
 func namelessFile() (int, error) { return unix.MemfdCreate("csdesign", unix.MFD_CLOEXEC) }

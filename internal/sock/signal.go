@@ -12,23 +12,20 @@ import (
 // Stop returns a channel that receives the signal to stop: SIGINT, SIGTERM or SIGHUP.
 // SIGHUP stays ignored if it was ignored when the program started (nohup(1)).
 //
-// A second after timeout has passed since then, the program exits, no matter what it
-// is doing: it may be blocked, for example in a write to a pipe that is full. A timeout
-// of 0 means no limit.
+// A second after timeout has passed since then, the program exits, no matter what it is
+// doing: it may be blocked, for example in a write to a pipe that is full.
 func Stop(timeout time.Duration) <-chan os.Signal {
 	signals := []os.Signal{unix.SIGINT, unix.SIGTERM}
 	if !signal.Ignored(unix.SIGHUP) {
 		signals = append(signals, unix.SIGHUP)
 	}
-	arrived := make(chan os.Signal, 1)
-	signal.Notify(arrived, signals...)
-	stop := make(chan os.Signal, 1)
+	stop, late := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(stop, signals...)
+	signal.Notify(late, signals...)
 	go func() {
-		stop <- <-arrived
-		if timeout > 0 {
-			time.Sleep(timeout + time.Second)
-			os.Exit(0)
-		}
+		<-late
+		time.Sleep(timeout + time.Second)
+		os.Exit(0)
 	}()
 	return stop
 }

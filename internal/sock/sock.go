@@ -65,6 +65,13 @@ func listen(listener int, to unix.Sockaddr, nonblocking bool) (bound netip.AddrP
 	if err := unix.Listen(listener, unix.SOMAXCONN); err != nil {
 		return bound, err
 	}
+	for range 16 { // a server needs some more descriptors
+		fd, err := unix.Dup(listener)
+		if err != nil {
+			return bound, err
+		}
+		defer unix.Close(fd)
+	}
 	from, err := unix.Getsockname(listener)
 	return addrPort(from), err
 }
@@ -120,7 +127,9 @@ var scarce = []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, u
 // Pause logs err and waits for a second.
 func Pause(err error) {
 	log.Print(err)
-	unix.Poll(nil, 1000) // in ms; a timer may need a descriptor, see Listen
+	for end := time.Now().Add(time.Second); time.Now().Before(end); {
+		unix.Poll(nil, 100) // in ms; a timer may need a descriptor, see Listen
+	}
 }
 
 // LimitDescriptors lowers the limit of descriptors (RLIMIT_NOFILE) to FD_SETSIZE. A

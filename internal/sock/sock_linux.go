@@ -30,3 +30,20 @@ func accept(listener int, nonblocking bool) (conn int, peer netip.AddrPort, err 
 	}
 	return int(fd), ipv6(from.Addr, port), nil
 }
+
+// What [Queued] counts.
+const (
+	Unread         = unix.SIOCINQ     // received, and not read
+	Unsent         = unix.SIOCOUTQNSD // written, and not sent
+	Unacknowledged = unix.SIOCOUTQ    // written, and not acknowledged
+)
+
+// Queued returns the number of bytes that wait in a TCP connection (tcp(7)). It is 0 where
+// the system does not tell.
+func Queued(conn int, which uint) int64 {
+	n, err := unix.IoctlGetInt(conn, which)
+	if err != nil {
+		return 0
+	}
+	return int64(n)
+}
