@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -297,4 +298,84 @@ func TestShowsNoProgressElsewhere(t *testing.T) {
 	if status := c.Status(); status != 0 || c.Stderr.String() != "" {
 		t.Errorf("status %d, standard error: %q", status, &c.Stderr)
 	}
+}
+
+func TestMoreThanNoBytes(t *testing.T) {
+	t.Parallel()
+	port := answer(t, func(conn net.Conn, _ int) { zeros(conn, 2) })
+	c := contract.Run(t, "client", "-i", "127.0.0.1", "-p", port, "-c", "1", "-t", "1", "-b", "0")
+	if status := c.Status(); status != 1 || !c.Stderr.Has("more than the 0 bytes asked for") {
+		t.Errorf("status %d, %s", status, &c.Stderr)
+	}
+}
+
+// A child ends on SIGTERM, also while it waits for a reply.
+func TestTerminatedChild(t *testing.T) {
+	t.Parallel()
+	asked := make(chan bool, 1)
+	port := answer(t, func(conn net.Conn, _ int) {
+		asked <- true
+		io.Copy(io.Discard, conn) // for ever
+	})
+	c := contract.Run(t, "client", "-i", "127.0.0.1", "-p", port, "-c", "1", "-t", "5")
+	<-asked
+	contract.Kill(t, unix.SIGTERM, c.Children()...)
+	if status := c.Status(); status != 1 || !c.Stdout.Has("Child 0 was terminated\n") || c.Stderr.String() != "" {
+		t.Errorf("status %d, %s, %s", status, &c.Stdout, &c.Stderr)
+	}
+	summarized(c, "0", "0", "5", "0")
+}
+
+// A client that is interrupted while it starts its children does not start all of them.
+func TestInterruptAtStart(t *testing.T) {
+	t.Parallel()
+	port := answer(t, func(conn net.Conn, _ int) { zeros(conn, 3000) })
+	c := contract.Run(t, "client", "-i", "127.0.0.1", "-p", port, "-c", "1024")
+	contract.WaitFor(t, "there are children", func() bool { return len(c.Children()) > 0 })
+	contract.Kill(t, unix.SIGINT, -c.PID)
+	most := 0
+	contract.WaitFor(t, "it ends", func() bool {
+		most = max(most, len(c.Children()))
+		return c.HasEnded()
+	})
+	if status := c.Status(); status != 130 || most == 1024 {
+		t.Errorf("status %d after %d children", status, most)
+	}
+	c.Gone()
+	summarized(c, "0", "0", "512000", "0")
+}
+
+// Only the parent asks the resolver.
+func TestLookUpOnce(t *testing.T) {
+	t.Parallel()
+	s := contract.Serve(t, "server03")
+	trace := filepath.Join(t.TempDir(), "trace")
+	if out, err := exec.Command("strace", "-f", "-e", "trace=openat", "-o", trace, contract.Path("client"), "-i", "localhost",
+		"-p", fmt.Sprint(s.Port), "-c", "3", "-t", "1").CombinedOutput(); err != nil {
+		t.Skipf("strace: %v %s", err, out)
+	}
+	text, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(text), `"/etc/hosts"`); n != 1 {
+		t.Errorf("/etc/hosts was opened %d times", n)
+	}
+}
+
+func TestNohup(t *testing.T) {
+	t.Parallel()
+	hold := make(chan bool)
+	port := answer(t, func(conn net.Conn, _ int) {
+		<-hold
+		zeros(conn, 3000)
+	})
+	c := contract.Start(t, exec.Command("/bin/sh", "-c", "trap '' HUP; exec "+contract.Path("client")+" -i 127.0.0.1 -c 2 -t 1 -p "+port))
+	contract.WaitFor(t, "there are two children", func() bool { return len(c.Children()) == 2 })
+	contract.Kill(t, unix.SIGHUP, -c.PID)
+	close(hold)
+	if status := c.Status(); status != 0 {
+		t.Errorf("status %d, %s", status, &c.Stderr)
+	}
+	summarized(c, "2", "0", "0", "6000")
 }

@@ -143,7 +143,7 @@ func request(childNum, conNum, count int) (status int, err error) {
 		return 0, err
 	}
 	tallies := talliesIn(words, childNum)
-	died, stop := reexec.Died(), sock.Stop(0)
+	died, stop := reexec.Died(), sock.Stop(option.NoLimit)
 	pids, ready, start, err := startChildren(childNum, results, stop)
 	if err != nil {
 		return 0, err

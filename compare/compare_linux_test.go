@@ -120,3 +120,47 @@ func TestCommandLine(t *testing.T) {
 		t.Errorf("status %d, %s", status, &p.Stderr)
 	}
 }
+
+// Nothing is left behind when nobody reads the output.
+func TestClosedOutput(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cmd := exec.Command("/bin/sh", "-c", contract.Path("compare")+" -c 2 -t 10 -rounds 1 server02 | true")
+	cmd.Dir = contract.Root()
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	p := contract.Start(t, cmd)
+	p.Status()
+	p.Gone()
+	nothingLeft(t, dir)
+}
+
+// Ctrl-C while it builds: go has a directory of its own, too.
+func TestInterruptWhileBuilding(t *testing.T) {
+	t.Parallel()
+	svg := filepath.Join(t.TempDir(), "x.svg")
+	if err := os.WriteFile(svg, []byte("old"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	p, dir := runCompare(t, "-svg", svg)
+	contract.WaitFor(t, "go has a directory", func() bool {
+		files, err := filepath.Glob(filepath.Join(dir, "*", "go-build*"))
+		return err == nil && len(files) > 0
+	})
+	contract.Kill(t, unix.SIGINT, -p.PID)
+	if status := p.Status(); status != 130 {
+		t.Errorf("status %d, %s", status, &p.Stderr)
+	}
+	nothingLeft(t, dir)
+	if text, err := os.ReadFile(svg); string(text) != "old" || err != nil {
+		t.Errorf("the picture has become %.100q, %v", text, err)
+	}
+}
+
+func TestPictureThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	p, dir := runCompare(t, "-svg", filepath.Join(t.TempDir(), "missing", "x.svg"))
+	if status := p.Status(); status != 1 || !p.Stderr.Has("no such file or directory\n") || p.Stdout.String() != "" {
+		t.Errorf("status %d, %s, %s", status, &p.Stdout, &p.Stderr)
+	}
+	nothingLeft(t, dir)
+}

@@ -77,7 +77,9 @@ func build(ctx context.Context, dir string, designs []design) error {
 	for _, d := range designs {
 		args = append(args, "csdesign/"+d.name)
 	}
-	if out, err := command(ctx, "go", args...).CombinedOutput(); err != nil {
+	cmd := command(ctx, "go", args...)
+	cmd.Env = append(os.Environ(), "GOTMPDIR="+dir) // what go may leave there is removed, too
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return nil
@@ -183,7 +185,7 @@ func main() {
 	l := load{Children: *children, Loops: *loops, Bytes: *count, Pool: *pool}
 
 	ctx, cancel := context.WithCancel(context.Background())
-	stop := sock.Stop(0)
+	stop := sock.Stop(option.NoLimit)
 	status := make(chan int, 1)
 	go func() {
 		sig := <-stop
@@ -199,11 +201,11 @@ func main() {
 	}
 }
 
-// command is a program that gets SIGINT when ctx ends, and SIGKILL if it does not end then.
-// It is in a process group of its own, because Ctrl-C is for compare to handle.
+// command is a program in a process group of its own, because Ctrl-C is for compare to handle.
+// When ctx ends the group gets SIGINT, and the program gets SIGKILL if it does not end then.
 func command(ctx context.Context, path string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGINT) }
 	cmd.WaitDelay = patience
 	cmd.SysProcAttr = attributes
 	return cmd
