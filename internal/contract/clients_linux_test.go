@@ -232,7 +232,7 @@ func TestDescriptorLimit(t *testing.T) {
 			conn.Close()
 		}
 		s.Ask("5\n", 5)
-		s.Crowd()
+		s.Crowd(d.crowd)
 		s.Signal(unix.SIGTERM)
 		if status := s.Status(); status != 0 {
 			t.Errorf("exit status %d", status)

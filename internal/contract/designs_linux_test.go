@@ -10,10 +10,11 @@ type design struct {
 	keeps  bool   // keeps connections open between requests
 	counts string // what it counts at the end: the connections of a "child" or a "thread"
 	most   int    // the most that -n takes, 0 where there is no -n
+	crowd  int    // how many connections of each of 15 clients are a crowd
 }
 
 var designs = []design{
-	{name: "server01", forks: true},
+	{name: "server01", forks: true, crowd: 20}, // as each connection starts a process
 	{name: "server02", keeps: true},
 	{name: "server03", forks: true, pool: true, most: 1024},
 	{name: "server03a", forks: true, pool: true, most: 1024, counts: "child"},
@@ -43,6 +44,9 @@ func counts(d design) bool { return d.counts != "" }
 func each(t *testing.T, which func(design) bool, test func(t *testing.T, d design)) {
 	t.Parallel()
 	for _, d := range designs {
+		if d.crowd == 0 {
+			d.crowd = 100
+		}
 		if which(d) {
 			t.Run(d.name, func(t *testing.T) {
 				t.Parallel()

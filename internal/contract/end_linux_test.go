@@ -199,7 +199,7 @@ func TestPIDNamespace(t *testing.T) {
 			t.Skipf("unshare: %v %s", err, out)
 		}
 		s := Listening(t, Start(t, exec.Command("unshare", append(inside, Path(d.name), "-i", "127.0.0.1", "-p", "0", "-timeout", "0")...)))
-		s.Crowd()
+		s.Crowd(d.crowd)
 		s.Connect() // a silent client
 		Kill(t, unix.SIGTERM, s.Children()...)
 		if status := s.Status(); status != 0 {

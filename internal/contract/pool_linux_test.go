@@ -24,7 +24,7 @@ func TestKilledChildren(t *testing.T) {
 			Kill(t, unix.SIGKILL, children...)
 		}
 		s.Pool(7, children)
-		s.Crowd()
+		s.Crowd(d.crowd)
 		for index := range 7 {
 			said := fmt.Sprintf("%s: child %d (PID ", d.name, index)
 			WaitFor(t, "three times: "+said, func() bool { return s.Stderr.Count(said) == 3 })
@@ -121,7 +121,7 @@ func TestProcessLimit(t *testing.T) {
 		if d.pool {
 			s.Pool(10, nil)
 		}
-		s.Crowd()
+		s.Crowd(d.crowd)
 		s.Signal(unix.SIGTERM)
 		if status := s.Status(); status != 0 {
 			t.Errorf("exit status %d", status)
@@ -141,7 +141,7 @@ func TestChildOfTheShell(t *testing.T) {
 			Kill(t, unix.SIGKILL, pid)
 			WaitFor(t, "the shell's child is reaped", func() bool { return unix.Kill(pid, 0) == unix.ESRCH })
 		}
-		s.Crowd()
+		s.Crowd(d.crowd)
 		if s.Stderr.String() != "" {
 			t.Errorf("standard error: %s", &s.Stderr)
 		}
@@ -152,7 +152,7 @@ func TestCounts(t *testing.T) {
 	each(t, counts, func(t *testing.T, d design) {
 		s := Serve(t, d.name)
 		for range 4 { // more than 256 for each
-			s.Crowd()
+			s.Crowd(d.crowd)
 		}
 		counts := s.Counts(d.counts)
 		if len(counts) != 10 {
@@ -186,7 +186,7 @@ func TestReplacedChildrenKeepTheirCount(t *testing.T) {
 		var children []int
 		for range 3 {
 			children = s.Pool(3, children)
-			s.Crowd()
+			s.Crowd(d.crowd)
 			Kill(t, unix.SIGKILL, children...)
 		}
 		s.Pool(3, children)

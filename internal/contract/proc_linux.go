@@ -84,13 +84,13 @@ func Number(t testing.TB, s string) int {
 	return n
 }
 
-// Children returns the PIDs of the program's children.
+// Children returns the PIDs of the program's children (proc(5), children). All programs
+// start them from the main thread.
 func (p *Program) Children() (pids []int) {
 	p.T.Helper()
-	for _, process := range Processes(p.T) {
-		if process.Parent == p.PID {
-			pids = append(pids, process.PID)
-		}
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", p.PID, p.PID)) // or it has ended
+	for _, pid := range strings.Fields(string(text)) {
+		pids = append(pids, Number(p.T, pid))
 	}
 	return pids
 }

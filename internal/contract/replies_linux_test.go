@@ -56,7 +56,7 @@ func TestRepliesAreRandom(t *testing.T) {
 func TestCrowd(t *testing.T) {
 	each(t, all, func(t *testing.T, d design) {
 		s := Serve(t, d.name)
-		s.Crowd()
+		s.Crowd(d.crowd)
 		if s.Stderr.String() != "" {
 			t.Errorf("standard error: %s", &s.Stderr)
 		}
@@ -105,7 +105,7 @@ func TestKeepsConnections(t *testing.T) {
 func TestLongReply(t *testing.T) {
 	each(t, all, func(t *testing.T, d design) {
 		s := Serve(t, d.name)
-		s.Crowd() // a process that needs memory has it now
+		s.Crowd(d.crowd) // a process that needs memory has it now
 		before := s.Memory()
 		const size = 128 << 20
 		conn := s.Send(fmt.Sprint(size))

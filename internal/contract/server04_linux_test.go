@@ -63,7 +63,7 @@ func TestPoolBeyondTheLimit(t *testing.T) {
 	begin := time.Now()
 	s := ServeAfter(t, "ulimit -n 40;", "server04", "-n", "100")
 	WaitFor(t, "the limit is reached", func() bool { return s.Stderr.Has("too many open files\n") })
-	s.Crowd()
+	s.Crowd(100)
 	if n, most := s.Stderr.Count("\n"), int(time.Since(begin).Seconds())+1; n > most {
 		t.Errorf("it has tried %d times in less than %d s", n, most)
 	}

@@ -120,14 +120,15 @@ func (s *Server) Ask(request string, count int64) {
 	}
 }
 
-// Crowd makes 1,500 connections, with 15 children of the client.
-func (s *Server) Crowd() {
+// Crowd makes connections: 15 children of the client make that many each.
+func (s *Server) Crowd(each int) {
 	s.T.Helper()
-	c := Run(s.T, "client", "-i", "localhost", "-p", fmt.Sprint(s.Port), "-c", "15", "-t", "100", "-b", "4096")
+	c := Run(s.T, "client", "-i", "localhost", "-p", fmt.Sprint(s.Port), "-c", "15", "-t", fmt.Sprint(each), "-b", "4096")
 	if status := c.Status(); status != 0 {
 		s.T.Fatalf("client: status %d\n%s", status, &c.Stderr)
 	}
-	if !c.Stdout.Has("1500 connections answered, 0 failed, 0 not made\n6144000 bytes in ") {
+	said := fmt.Sprintf("%d connections answered, 0 failed, 0 not made\n%d bytes in ", 15*each, 15*each*4096)
+	if !c.Stdout.Has(said) {
 		s.T.Fatalf("client: %s", &c.Stdout)
 	}
 }
