@@ -1,11 +1,9 @@
 package echo
 
 import (
-	"fmt"
+	"io"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"csdesign/internal/reexec"
 )
@@ -19,18 +17,29 @@ func ReadRequest(conn int, timeout time.Duration) (count int64, err error) {
 	if reexec.InChild() {
 		reexec.Yield()
 	}
-	if err := setTimeout(conn, unix.SO_RCVTIMEO, timeout); err != nil {
+	return readRequest(descriptor(conn), timeout)
+}
+
+// ReadRequestFrom is [ReadRequest] for a connection of package net.
+func ReadRequestFrom(conn NetConn, timeout time.Duration) (count int64, err error) {
+	return readRequest(conn, timeout)
+}
+
+func readRequest(conn socket, timeout time.Duration) (count int64, err error) {
+	if err := conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return 0, err
 	}
-	var data [MaxRequest + 1]byte // one more, to see that a request is too long
-	n, err := read(conn, data[:])
+	g := generators.Get().(*generator)
+	defer generators.Put(g)
+	data := g.buf[:MaxRequest+1] // one more, to see that a request is too long
+	n, err := conn.Read(data)
 	switch {
-	case err == unix.EAGAIN:
+	case timedOut(err):
 		return 0, silent(timeout)
+	case n == 0 && (err == nil || err == io.EOF):
+		return 0, errNoRequest
 	case err != nil:
 		return 0, unread(err)
-	case n == 0:
-		return 0, errNoRequest
 	}
 	request, _, _ := cut(data[:n])
 	return ParseRequest(request)
@@ -40,21 +49,37 @@ func ReadRequest(conn int, timeout time.Duration) (count int64, err error) {
 // nothing for as long as timeout. After SendReply the socket can be closed: the client does
 // not lose the end of its reply.
 func SendReply(conn int, count int64, timeout time.Duration) error {
+	return sendReply(stream{fd: conn, socket: descriptor(conn)}, count, timeout)
+}
+
+// SendReplyTo is [SendReply] for a connection of package net.
+func SendReplyTo(conn NetConn, count int64, timeout time.Duration) error {
+	s := stream{socket: conn}
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { s.fd = int(fd) })
+	}
+	if err != nil {
+		return err
+	}
+	return sendReply(s, count, timeout)
+}
+
+func sendReply(s stream, count int64, timeout time.Duration) error {
 	sending.RLock()
 	defer sending.RUnlock()
 	announce(count)
-	// A write can wait for long while the client takes a little now and then, because the
-	// kernel lets it go on when a third of the buffer is free.
-	if err := setTimeout(conn, unix.SO_SNDTIMEO, tick(timeout)); err != nil {
-		return err
-	}
 	g := generators.Get().(*generator)
 	defer generators.Put(g)
-	s := stream{fd: conn}
 	s.begin(count)
 	for s.left() > 0 {
+		// A write can wait for long while the client takes a little now and then, because the
+		// kernel lets it go on when a third of the buffer is free. So it waits for a tick.
+		err := s.SetWriteDeadline(time.Now().Add(tick(timeout)))
 		left := s.left()
-		err := s.write(g.chunk(left))
+		if err == nil {
+			err = s.write(g.chunk(left))
+		}
 		if err == nil && s.left() == left {
 			err = s.stalled(timeout)
 		}
@@ -62,14 +87,16 @@ func SendReply(conn int, count int64, timeout time.Duration) error {
 			return err
 		}
 	}
-	if s.finish() {
-		return nil
+	for over := s.finish(); !over; {
+		err := s.SetReadDeadline(time.Now().Add(tick(timeout)))
+		if err == nil {
+			over, err = s.drain(g.buf[:], timeout)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	err := setTimeout(conn, unix.SO_RCVTIMEO, tick(timeout))
-	for over := false; !over && err == nil; {
-		over, err = s.drain(g.buf[:], timeout)
-	}
-	return err
+	return nil
 }
 
 // sending is locked for reading by each SendReply that runs.
@@ -87,23 +114,4 @@ func Finish(timeout time.Duration) {
 	case <-finished:
 	case <-time.After(timeout):
 	}
-}
-
-// setTimeout sets SO_RCVTIMEO or SO_SNDTIMEO (socket(7)): a call that has received or sent
-// nothing for as long as timeout fails with EAGAIN.
-func setTimeout(conn, option int, timeout time.Duration) error {
-	tv := unix.NsecToTimeval(timeout.Nanoseconds())
-	if err := unix.SetsockoptTimeval(conn, unix.SOL_SOCKET, option, &tv); err != nil {
-		return fmt.Errorf("set the timeout of a socket: %w", err)
-	}
-	return nil
-}
-
-// read is read(2), repeated if a signal interrupts it. The kernel does not repeat it on a
-// socket that has a timeout (signal(7), SA_RESTART).
-func read(fd int, p []byte) (n int, err error) {
-	for n, err = unix.Read(fd, p); err == unix.EINTR; {
-		n, err = unix.Read(fd, p)
-	}
-	return n, err
 }

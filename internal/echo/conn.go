@@ -32,7 +32,7 @@ type Conn struct {
 // NewConn returns the connection on a non-blocking socket, where the first request is
 // still to come. The caller closes the socket.
 func NewConn(fd int, peer netip.AddrPort, timeout time.Duration) *Conn {
-	return &Conn{stream: stream{fd: fd, moved: time.Now()}, peer: peer, timeout: timeout}
+	return &Conn{stream: stream{fd: fd, socket: descriptor(fd), moved: time.Now()}, peer: peer, timeout: timeout}
 }
 
 // Busy reports whether a reply is under way.
@@ -52,7 +52,7 @@ func (c *Conn) Step() (Want, error) {
 		return Read, nil
 	}
 	if c.left() == 0 && !c.hasRequest() {
-		if open, err := c.receive(); !open {
+		if open, err := c.receive(g.buf[:MaxRequest+1]); !open { // one more, to see that a request is too long
 			return Done, err
 		}
 	}
@@ -91,10 +91,9 @@ func (c *Conn) hasRequest() bool {
 }
 
 // receive receives what the client has sent, and reports whether the connection goes on.
-func (c *Conn) receive() (open bool, err error) {
-	var buf [MaxRequest + 1]byte // one more, to see that a request is too long
-	had := copy(buf[:], c.input)
-	n, err := read(c.fd, buf[had:])
+func (c *Conn) receive(buf []byte) (open bool, err error) {
+	had := copy(buf, c.input)
+	n, err := c.Read(buf[had:])
 	switch {
 	case err == unix.EAGAIN, n == 0 && had > 0:
 		c.more = false // the last request was complete

@@ -2,6 +2,7 @@ package echo
 
 import (
 	"fmt"
+	"io"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,6 +12,7 @@ import (
 
 // A stream is what a server sends on a connection: one reply after the other.
 type stream struct {
+	socket
 	fd         int
 	start, end int64     // where the last reply starts and ends
 	sent       int64     // bytes that were written to the socket
@@ -29,9 +31,9 @@ func (s *stream) left() int64 { return s.end - s.sent }
 
 // write writes bytes, or as many of them as the socket takes: none is not an error.
 func (s *stream) write(p []byte) error {
-	n, err := unix.Write(s.fd, p)
+	n, err := s.Write(p)
 	s.sent += int64(max(n, 0))
-	if err == nil || err == unix.EAGAIN || err == unix.EINTR {
+	if err == nil || timedOut(err) || err == unix.EINTR {
 		return nil
 	}
 	return fmt.Errorf("send reply: %d of %d bytes sent: %w", s.sent-s.start, s.end-s.start, err)
@@ -73,14 +75,14 @@ func (s *stream) finish() bool {
 // can be closed: the client has closed, or has had its reply for a second, or takes nothing
 // for as long as timeout.
 func (s *stream) drain(buf []byte, timeout time.Duration) (over bool, err error) {
-	n, err := read(s.fd, buf)
+	n, err := s.Read(buf)
 	s.look()
 	switch {
-	case n == 0:
+	case n == 0 && (err == nil || err == io.EOF):
 		return true, nil
-	case n < 0 && err != unix.EAGAIN && s.taken < s.end:
+	case err != nil && !timedOut(err) && s.taken < s.end:
 		return true, s.broken(err)
-	case n < 0 && err != unix.EAGAIN:
+	case err != nil && !timedOut(err):
 		return true, nil
 	case s.taken == s.end:
 		return time.Since(s.moved) >= time.Second, nil
