@@ -34,11 +34,7 @@ func handle(conn int, timeout time.Duration) error {
 // childLoop is all that a child does.
 func childLoop(listener int, terminate <-chan os.Signal, timeout time.Duration) error {
 	fmt.Printf("Child started with PID: %d\n", os.Getpid())
-	go func() {
-		<-terminate
-		echo.Finish(timeout) // the reply under way
-		os.Exit(0)
-	}()
+	go echo.ExitOn(terminate, timeout) // after the reply under way
 	for {
 		conn, peer, err := sock.Accept(listener)
 		if errors.Is(err, unix.EINVAL) {

@@ -1,6 +1,7 @@
 // Server03a is server03 with a count of who accepted what. The children block in accept(2)
 // on one listener. Each has a counter in memory that it shares with the parent, and adds one
-// for every connection that it accepts. When the server ends, the parent prints the counters.
+// for every connection that it accepts. When the server ends, the parent prints the counters,
+// and how often the children had to wait: their voluntary context switches.
 //
 // See Stevens, UNIX Network Programming, section 30.6, "Distribution of Connections to the
 // Children", and Kerrisk, The Linux Programming Interface, section 49.7.
@@ -21,6 +22,7 @@ import (
 	"csdesign/internal/option"
 	"csdesign/internal/reexec"
 	"csdesign/internal/sock"
+	"csdesign/internal/stats"
 )
 
 func handle(conn int, timeout time.Duration) error {
@@ -35,11 +37,7 @@ func handle(conn int, timeout time.Duration) error {
 // childLoop is all that a child does.
 func childLoop(listener int, counter *atomic.Int64, terminate <-chan os.Signal, timeout time.Duration) error {
 	fmt.Printf("Child started with PID: %d\n", os.Getpid())
-	go func() {
-		<-terminate
-		echo.Finish(timeout) // the reply under way
-		os.Exit(0)
-	}()
+	go echo.ExitOn(terminate, timeout) // after the reply under way
 	for {
 		conn, peer, err := sock.Accept(listener)
 		if errors.Is(err, unix.EINVAL) {
@@ -75,16 +73,15 @@ func createArray(childNum int) (array int, counters []atomic.Int64, err error) {
 // another child goes on with its counter.
 func incCounter(counter *atomic.Int64) { counter.Add(1) }
 
-func printStats(counters []atomic.Int64) {
-	total, fewest, most := int64(0), counters[0].Load(), int64(0)
+func printStats(counters []atomic.Int64, children *reexec.Pool) {
+	counts := make([]int64, len(counters))
+	switches := children.Switches()
 	fmt.Println()
 	for index := range counters {
-		count := counters[index].Load()
-		fmt.Printf("child %-2d: %d times\n", index, count)
-		total, fewest, most = total+count, min(fewest, count), max(most, count)
+		counts[index] = counters[index].Load()
+		fmt.Printf("child %-2d: %d times\n", index, counts[index])
 	}
-	mean := float64(total) / float64(len(counters))
-	fmt.Printf("\n%d connections; per child: fewest %d, mean %.1f, most %d\n", total, fewest, mean, most)
+	fmt.Printf("\n%s", stats.Summary("child", counts, switches))
 }
 
 func serveForever(addr netip.AddrPort, childNum int, timeout time.Duration) error {
@@ -106,7 +103,7 @@ func serveForever(addr netip.AddrPort, childNum int, timeout time.Duration) erro
 	// children that die.
 	err = children.Keep(stop)
 	err = errors.Join(err, exitHandler(listener, children, timeout))
-	printStats(counters)
+	printStats(counters, children)
 	return err
 }
 

@@ -26,6 +26,7 @@ import (
 	"csdesign/internal/option"
 	"csdesign/internal/reexec"
 	"csdesign/internal/sock"
+	"csdesign/internal/stats"
 )
 
 // writeFD sends a connection's descriptor through a channel, as a control message. Such a
@@ -67,11 +68,7 @@ func handle(conn int, timeout time.Duration) error {
 
 // childLoop is all that a child does.
 func childLoop(channel int, terminate <-chan os.Signal, timeout time.Duration) error {
-	go func() {
-		<-terminate
-		echo.Finish(timeout) // the reply under way
-		os.Exit(0)
-	}()
+	go echo.ExitOn(terminate, timeout) // after the reply under way
 	for {
 		if _, err := unix.Write(channel, []byte{0}); err != nil {
 			return fmt.Errorf("tell the parent that the child is free: %w", err)
@@ -91,9 +88,9 @@ func childLoop(channel int, terminate <-chan os.Signal, timeout time.Duration) e
 
 // A child is what the parent knows of a child, and of those that had its place before it.
 type child struct {
-	channel int  // the parent's end, or -1
-	free    bool // the child waits for a connection
-	count   int  // connections passed to it
+	channel int   // the parent's end, or -1
+	free    bool  // the child waits for a connection
+	count   int64 // connections passed to it
 }
 
 // hear reads what the child says: that it is free or, by the end of the channel, that it has
@@ -203,14 +200,13 @@ func (s *server) wait(stop, died int, limit time.Duration) (readable unix.FdSet,
 }
 
 func (s *server) printStats() {
-	total, fewest, most := 0, s.children[0].count, 0
+	counts := make([]int64, len(s.children))
 	fmt.Println()
 	for index, c := range s.children {
+		counts[index] = c.count
 		fmt.Printf("child %-2d: %d times\n", index, c.count)
-		total, fewest, most = total+c.count, min(fewest, c.count), max(most, c.count)
 	}
-	mean := float64(total) / float64(len(s.children))
-	fmt.Printf("\n%d connections; per child: fewest %d, mean %.1f, most %d\n", total, fewest, mean, most)
+	fmt.Printf("\n%s", stats.Summary("child", counts, nil))
 }
 
 // serve returns nil when it has been told to stop.

@@ -21,6 +21,7 @@ import (
 	"csdesign/internal/echo"
 	"csdesign/internal/option"
 	"csdesign/internal/sock"
+	"csdesign/internal/stats"
 )
 
 func handle(conn int, timeout time.Duration) error {
@@ -54,15 +55,13 @@ func threadLoop(listener int, counter *atomic.Int64, timeout time.Duration) erro
 func incCounter(counter *atomic.Int64) { counter.Add(1) }
 
 func printStats(counters []atomic.Int64) {
-	total, fewest, most := int64(0), counters[0].Load(), int64(0)
+	counts := make([]int64, len(counters))
 	fmt.Println()
 	for index := range counters {
-		count := counters[index].Load()
-		fmt.Printf("thread %-2d: %d times\n", index, count)
-		total, fewest, most = total+count, min(fewest, count), max(most, count)
+		counts[index] = counters[index].Load()
+		fmt.Printf("thread %-2d: %d times\n", index, counts[index])
 	}
-	mean := float64(total) / float64(len(counters))
-	fmt.Printf("\n%d connections; per thread: fewest %d, mean %.1f, most %d\n", total, fewest, mean, most)
+	fmt.Printf("\n%s", stats.Summary("thread", counts, nil))
 }
 
 // cleanup waits until all replies under way are finished.

@@ -2,6 +2,7 @@ package echo
 
 import (
 	"io"
+	"os"
 	"sync"
 	"time"
 
@@ -41,8 +42,7 @@ func readRequest(conn socket, timeout time.Duration) (count int64, err error) {
 	case err != nil:
 		return 0, unread(err)
 	}
-	request, _, _ := cut(data[:n])
-	return ParseRequest(request)
+	return ParseRequest(data[:n])
 }
 
 // SendReply sends count random bytes on a blocking socket. It gives up when the client takes
@@ -114,4 +114,12 @@ func Finish(timeout time.Duration) {
 	case <-finished:
 	case <-time.After(timeout):
 	}
+}
+
+// ExitOn waits for a signal and, as [Finish] does, for the replies under way. Then it ends the
+// process.
+func ExitOn(terminate <-chan os.Signal, timeout time.Duration) {
+	<-terminate
+	Finish(timeout)
+	os.Exit(0)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"csdesign/internal/reexec"
+	"csdesign/internal/sock"
 )
 
 // Clients is the table of a server that waits for all its clients at once: their
@@ -28,7 +29,8 @@ func NewClients(timeout time.Duration) *Clients {
 	return &Clients{timeout: timeout}
 }
 
-// Add puts a new client into the table, by its non-blocking socket. It waits for a request.
+// Add puts a new client into the table, by its socket. It waits for a request. The address
+// of the client may be unknown.
 func (c *Clients) Add(fd int, peer netip.AddrPort) {
 	for len(c.conns) <= fd {
 		c.conns = append(c.conns, nil)
@@ -79,6 +81,19 @@ func (c *Clients) Step(fd int) Want {
 	return c.settle(fd, want, err)
 }
 
+// Buffer is [Conn.Buffer] of a client.
+func (c *Clients) Buffer(fd int, want Want) []byte { return c.conns[fd].Buffer(want) }
+
+// Complete is [Clients.Step] for a call that is complete, see [Conn.Complete]. The client may
+// have been dismissed meanwhile.
+func (c *Clients) Complete(fd, n int, err error) Want {
+	if c.conns[fd] == nil {
+		return Done
+	}
+	want, err := c.conns[fd].Complete(n, err)
+	return c.settle(fd, want, err)
+}
+
 // Dismiss looks for clients that have been silent for too long or, after [Clients.End], that
 // have no reply under way. It returns the descriptors of those that are no longer in the
 // table, which have to be closed, and how long the server may wait before the next call.
@@ -105,9 +120,14 @@ func (c *Clients) Dismiss() (fds []int, wait time.Duration) {
 func (c *Clients) settle(fd int, want Want, err error) Want {
 	conn := c.conns[fd]
 	if err != nil {
-		log.Printf("%v: %v", conn.peer, err)
+		peer := conn.peer.String()
+		if !conn.peer.IsValid() {
+			peer = sock.Peer(fd)
+		}
+		log.Printf("%s: %v", peer, err)
 	}
-	if want == Read && c.ending() && !conn.closing {
+	// At the end a request that has arrived is still answered.
+	if want == Read && c.ending() && !conn.closing && sock.Queued(fd, sock.Unread) == 0 {
 		want = conn.Close()
 	}
 	if want == Done {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"csdesign/internal/sock"
 )
 
 // Want is what a connection waits for before its next step.
@@ -23,10 +25,12 @@ type Conn struct {
 	stream
 	peer     netip.AddrPort
 	timeout  time.Duration
-	input    []byte // what the client has sent after the request under way
-	more     bool   // input filled the buffer, so its last request may be incomplete
-	answered bool   // the client has sent a good request
-	closing  bool   // the server has shut down its side
+	input    []byte     // what the client has sent after the request under way
+	more     bool       // input filled the buffer, so its last request may be incomplete
+	answered bool       // the client has sent a good request
+	closing  bool       // the server has shut down its side
+	room     []byte     // for what is received, and
+	gen      *generator // for what is sent, by a call under way; see Buffer
 }
 
 // NewConn returns the connection on a non-blocking socket, where the first request is
@@ -52,25 +56,85 @@ func (c *Conn) Step() (Want, error) {
 		return Read, nil
 	}
 	if c.left() == 0 && !c.hasRequest() {
-		if open, err := c.receive(g.buf[:MaxRequest+1]); !open { // one more, to see that a request is too long
+		buf := g.buf[:MaxRequest+1] // one more, to see that a request is too long
+		had := copy(buf, c.input)
+		n, err := c.Read(buf[had:])
+		if open, err := c.received(buf, n, err); !open {
 			return Done, err
 		}
 	}
+	if want, err := c.next(); want != Write || c.left() == 0 {
+		return want, err
+	}
+	// What the socket does not take is not kept: the next random bytes are as good.
+	if err := c.write(g.chunk(c.left())); err != nil {
+		return Done, err
+	}
+	return c.wants(), nil
+}
+
+// Buffer is for a server that does not call read and write when the socket is ready, but has
+// the kernel do it (io_uring(7)). It returns the room for the next read, or the bytes of the
+// next write. They are the kernel's until the call is complete; then [Conn.Complete] comes.
+func (c *Conn) Buffer(want Want) []byte {
+	if want == Write {
+		c.gen = generators.Get().(*generator)
+		return c.gen.chunk(c.left())
+	}
+	if c.room == nil {
+		c.room = make([]byte, MaxRequest+1)
+	}
+	return c.room[copy(c.room, c.input):]
+}
+
+// Complete does what Step does, after the kernel has read n bytes into the [Conn.Buffer], or
+// written n of its bytes, or failed.
+func (c *Conn) Complete(n int, err error) (Want, error) {
+	if c.gen != nil {
+		generators.Put(c.gen)
+		c.gen = nil
+		if err := c.wrote(n, err); err != nil {
+			return Done, err
+		}
+		return c.nextCall()
+	}
+	if c.closing {
+		if over, err := c.drained(n, err, c.timeout); over {
+			return Done, err
+		}
+		return Read, nil
+	}
+	if open, err := c.received(c.room, n, err); !open {
+		return Done, err
+	}
+	c.more = c.more && sock.Queued(c.fd, sock.Unread) > 0 // a read would wait
+	return c.nextCall()
+}
+
+// nextCall is next, but to read more of a request is not left to Step.
+func (c *Conn) nextCall() (Want, error) {
+	want, err := c.next()
+	if want == Write && c.left() == 0 {
+		want = Read
+	}
+	return want, err
+}
+
+// next begins the next reply, if there is a request, and returns what to wait for.
+func (c *Conn) next() (Want, error) {
 	for c.left() == 0 && c.hasRequest() {
 		if err := c.reply(); err != nil {
 			return c.Close(), err
 		}
 	}
-	if c.left() > 0 {
-		// What the socket does not take is not kept: the next random bytes are as good.
-		if err := c.write(g.chunk(c.left())); err != nil {
-			return Done, err
-		}
-	}
+	return c.wants(), nil
+}
+
+func (c *Conn) wants() Want {
 	if c.Busy() {
-		return Write, nil
+		return Write
 	}
-	return Read, nil
+	return Read
 }
 
 // Close ends the connection, and returns what to wait for: [Done] if the socket can be
@@ -87,13 +151,13 @@ func (c *Conn) Close() Want {
 // or the end of what one recv(2) returns, if it has not filled the buffer.
 func (c *Conn) hasRequest() bool {
 	_, _, ended := cut(c.input)
-	return ended || len(c.input) > 0 && !c.more
+	return ended || len(c.input) > 0 && !c.more || len(c.input) > MaxRequest
 }
 
-// receive receives what the client has sent, and reports whether the connection goes on.
-func (c *Conn) receive(buf []byte) (open bool, err error) {
-	had := copy(buf, c.input)
-	n, err := c.Read(buf[had:])
+// received takes what a read has put into a buffer behind the input, and reports whether the
+// connection goes on.
+func (c *Conn) received(buf []byte, n int, err error) (open bool, _ error) {
+	had := len(c.input)
 	switch {
 	case err == unix.EAGAIN, n == 0 && had > 0:
 		c.more = false // the last request was complete
@@ -134,14 +198,15 @@ func (c *Conn) reply() error {
 // as the timeout.
 func (c *Conn) Check() (Want, error) {
 	if c.closing {
-		return c.Step()
+		if over, err := c.lingered(c.timeout); over {
+			return Done, err
+		}
+		return Read, nil
 	}
 	err := c.stalled(c.timeout)
 	switch {
-	case err == nil && c.Busy():
-		return Write, nil
 	case err == nil:
-		return Read, nil
+		return c.wants(), nil
 	case c.taken == c.sent && !c.Busy():
 		err = silent(c.timeout)
 	}

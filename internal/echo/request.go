@@ -25,9 +25,10 @@ const (
 	space = " \t\n\v\f\r"
 )
 
-// ParseRequest returns the number of bytes that a request asks for. A request consists of
-// ASCII digits, with white space around them.
-func ParseRequest(request []byte) (count int64, err error) {
+// ParseRequest returns the number of bytes that the first request in data asks for. A request
+// is a line that consists of ASCII digits, with white space around them.
+func ParseRequest(data []byte) (count int64, err error) {
+	request, _, _ := cut(data)
 	n, err := strconv.ParseUint(string(bytes.Trim(request, space)), 10, 63)
 	if err != nil || n > MaxReply || len(request) > MaxRequest {
 		return 0, badRequest(request)

@@ -17,6 +17,7 @@ type stream struct {
 	start, end int64     // where the last reply starts and ends
 	sent       int64     // bytes that were written to the socket
 	taken      int64     // bytes that the client's TCP has acknowledged, when last looked at
+	queued     int64     // bytes that it had still to acknowledge then
 	moved      time.Time // when the client last sent a request, or took something
 }
 
@@ -31,7 +32,10 @@ func (s *stream) left() int64 { return s.end - s.sent }
 
 // write writes bytes, or as many of them as the socket takes: none is not an error.
 func (s *stream) write(p []byte) error {
-	n, err := s.Write(p)
+	return s.wrote(s.Write(p))
+}
+
+func (s *stream) wrote(n int, err error) error {
 	s.sent += int64(max(n, 0))
 	if err == nil || timedOut(err) || err == unix.EINTR {
 		return nil
@@ -41,11 +45,13 @@ func (s *stream) write(p []byte) error {
 
 // look notes what the client has taken.
 func (s *stream) look() {
-	if s.taken == s.sent {
+	if s.taken == s.end {
 		return
 	}
-	if taken := s.sent - sock.Queued(s.fd, sock.Unacknowledged); taken > s.taken {
-		s.taken, s.moved = taken, time.Now()
+	queued := sock.Queued(s.fd, sock.Unacknowledged)
+	// While the kernel writes, sent is not known, but what is queued changes.
+	if taken := s.sent - queued; taken > s.taken || queued != s.queued {
+		s.taken, s.queued, s.moved = max(taken, s.taken), queued, time.Now()
 	}
 }
 
@@ -72,10 +78,13 @@ func (s *stream) finish() bool {
 }
 
 // drain reads what the client still sends, and throws it away. It reports whether the socket
-// can be closed: the client has closed, or has had its reply for a second, or takes nothing
-// for as long as timeout.
+// can be closed.
 func (s *stream) drain(buf []byte, timeout time.Duration) (over bool, err error) {
 	n, err := s.Read(buf)
+	return s.drained(n, err, timeout)
+}
+
+func (s *stream) drained(n int, err error, timeout time.Duration) (over bool, _ error) {
 	s.look()
 	switch {
 	case n == 0 && (err == nil || err == io.EOF):
@@ -84,7 +93,15 @@ func (s *stream) drain(buf []byte, timeout time.Duration) (over bool, err error)
 		return true, s.broken(err)
 	case err != nil && !timedOut(err):
 		return true, nil
-	case s.taken == s.end:
+	}
+	return s.lingered(timeout)
+}
+
+// lingered reports whether the client has had its reply for a second, or takes nothing for as
+// long as timeout.
+func (s *stream) lingered(timeout time.Duration) (over bool, err error) {
+	s.look()
+	if s.taken == s.end {
 		return time.Since(s.moved) >= time.Second, nil
 	}
 	err = s.stalled(timeout)

@@ -26,8 +26,9 @@ type Pool struct {
 
 // A child is in its place in a pool. Its PID is 0 while it has to be started.
 type child struct {
-	pid     int
-	started time.Time
+	pid      int
+	started  time.Time
+	switches int64 // of those that were here before it
 }
 
 // NewPool returns a pool of n places without children. It will call create to start the
@@ -92,7 +93,7 @@ func (p *Pool) Fill() (wait time.Duration, err error) {
 		if err != nil {
 			return 0, err
 		}
-		*c = child{pid, time.Now()}
+		c.pid, c.started = pid, time.Now()
 		started++
 	}
 	return time.Hour, nil
@@ -117,6 +118,7 @@ func (p *Pool) Reap() error {
 			p.batch, p.next = 1, now.Add(time.Second)
 		}
 		c.pid = 0
+		c.switches += exit.Switches
 	}
 	if p.batch > 0 && now.Sub(p.lived) > 10*time.Second {
 		return errors.New("children die as soon as they start")
@@ -132,7 +134,20 @@ func (p *Pool) End(timeout time.Duration) {
 			running[c.pid] = true
 		}
 	}
-	End(running, timeout)
+	ended := End(running, timeout)
+	for index := range p.children {
+		c := &p.children[index]
+		c.switches += ended[c.pid].Switches
+	}
+}
+
+// Switches returns for each index the number of voluntary context switches of its children
+// that have ended: how often they had to wait (getrusage(2), ru_nvcsw).
+func (p *Pool) Switches() (switches []int64) {
+	for _, c := range p.children {
+		switches = append(switches, c.switches)
+	}
+	return switches
 }
 
 // Died returns a channel that receives a signal after a child has died. One signal may
@@ -143,8 +158,11 @@ func Died() <-chan os.Signal {
 	return died
 }
 
-// An Exit is how a child has ended.
-type Exit struct{ unix.WaitStatus }
+// An Exit is how a child has ended, and how often it had to wait until then.
+type Exit struct {
+	unix.WaitStatus
+	Switches int64 // voluntary context switches
+}
 
 // String returns "exited with status 1" or "was killed by SIGKILL", for example.
 func (e Exit) String() string {
@@ -158,30 +176,33 @@ func (e Exit) String() string {
 // how it ended. It does not wait for the others (wait4(2), WNOHANG).
 func Ended(yield func(pid int, exit Exit) bool) {
 	for {
-		var exit Exit
-		pid, err := unix.Wait4(-1, &exit.WaitStatus, unix.WNOHANG, nil)
+		var status unix.WaitStatus
+		var usage unix.Rusage
+		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, &usage)
 		if err == unix.EINTR {
 			continue
 		}
-		if err != nil || pid == 0 || !yield(pid, exit) {
+		if err != nil || pid == 0 || !yield(pid, Exit{status, usage.Nvcsw}) {
 			return // there is no child (ECHILD), or none that has ended
 		}
 	}
 }
 
-// End ends these children, and returns when all are gone. It sends SIGTERM to each, on which
-// a child finishes its reply, and SIGKILL to those that still run after timeout. Nobody else
+// End ends these children, and returns how they ended. It sends SIGTERM to each, on which a
+// child finishes its reply, and SIGKILL to those that still run after timeout. Nothing else
 // may use [Ended] meanwhile.
-func End(children map[int]bool, timeout time.Duration) {
+func End(children map[int]bool, timeout time.Duration) (ended map[int]Exit) {
 	died, deadline := Died(), time.After(timeout)
 	young := maps.Clone(children) // those that have not got SIGTERM
+	ended = make(map[int]Exit)
 	for {
-		for pid := range Ended {
+		for pid, exit := range Ended {
 			delete(children, pid)
 			delete(young, pid)
+			ended[pid] = exit
 		}
 		if len(children) == 0 {
-			return
+			return ended
 		}
 		var again <-chan time.Time
 		for pid := range young {

@@ -53,9 +53,7 @@ func init() {
 	// prctl(2)). So children are started by the main thread, which lives as long as the
 	// process: main stays on it.
 	runtime.LockOSThread()
-	for fd := 3; fd < 1024; fd++ {
-		unix.CloseOnExec(fd) // children do not get descriptors that the parent has inherited
-	}
+	closeInherited()
 	os.Setenv("GOMAXPROCS", "1") // for the children: the Go runtime starts faster
 	os.Setenv(parent, strconv.Itoa(os.Getpid()))
 }

@@ -1,6 +1,7 @@
 package reexec
 
 import (
+	"math"
 	"os"
 	"syscall"
 
@@ -20,6 +21,10 @@ func become(name string) {
 	unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
 	os.WriteFile("/proc/self/comm", []byte(name), 0)
 }
+
+// closeInherited sees to it that children do not get the descriptors with which the parent was
+// started.
+func closeInherited() { unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) }
 
 // namelessFile returns the descriptor of a file in memory.
 func namelessFile() (int, error) { return unix.MemfdCreate("csdesign", unix.MFD_CLOEXEC) }

@@ -25,6 +25,14 @@ func become(string) {
 	}()
 }
 
+// closeInherited sees to it that children do not get the descriptors with which the parent was
+// started.
+func closeInherited() {
+	for fd := 3; fd < 1024; fd++ {
+		unix.CloseOnExec(fd)
+	}
+}
+
 // namelessFile returns the descriptor of a temporary file that has no name any more.
 func namelessFile() (int, error) {
 	file, err := os.CreateTemp("", "csdesign")

@@ -28,11 +28,33 @@ const (
 // queue of a listener is full, the kernel drops a new connection, and its client tries
 // again after a second (listen(2); Stevens, section 4.5).
 func Listen(addr netip.AddrPort, nonblocking bool) (listener int, bound netip.AddrPort, err error) {
+	return open(addr, nonblocking, false, false)
+}
+
+// ListenShared returns n non-blocking listeners on one port (SO_REUSEPORT, socket(7)). Each
+// has a queue of its own, and the kernel puts a connection into one of them, by a hash of the
+// addresses.
+func ListenShared(addr netip.AddrPort, n int) (listeners []int, bound netip.AddrPort, err error) {
+	for len(listeners) < n {
+		// The first one has the port alone until it is bound: with SO_REUSEPORT a second
+		// server could take a part of the connections.
+		var listener int
+		listener, bound, err = open(addr, Nonblocking, len(listeners) > 0, true)
+		if err != nil {
+			return nil, addr, err
+		}
+		listeners = append(listeners, listener)
+		addr = bound
+	}
+	return listeners, bound, nil
+}
+
+func open(addr netip.AddrPort, nonblocking, join, share bool) (listener int, bound netip.AddrPort, err error) {
 	to, family := Sockaddr(addr)
 	listener, err = unix.Socket(family, unix.SOCK_STREAM, 0)
 	if err == nil {
 		unix.CloseOnExec(listener)
-		if bound, err = listen(listener, to, nonblocking); err != nil {
+		if bound, err = listen(listener, to, nonblocking, join, share); err != nil {
 			unix.Close(listener)
 		}
 	}
@@ -45,7 +67,9 @@ func Listen(addr netip.AddrPort, nonblocking bool) (listener int, bound netip.Ad
 	return listener, bound, nil
 }
 
-func listen(listener int, to unix.Sockaddr, nonblocking bool) (bound netip.AddrPort, err error) {
+// listen makes a socket a listener. It joins others on the same port, or shares the port with
+// those that come later.
+func listen(listener int, to unix.Sockaddr, nonblocking, join, share bool) (bound netip.AddrPort, err error) {
 	if err := unix.SetNonblock(listener, nonblocking); err != nil {
 		return bound, err
 	}
@@ -59,29 +83,50 @@ func listen(listener int, to unix.Sockaddr, nonblocking bool) (bound netip.AddrP
 	if err := unix.SetsockoptInt(listener, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return bound, err
 	}
+	if join {
+		if err := unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return bound, err
+		}
+	}
 	if err := unix.Bind(listener, to); err != nil {
 		return bound, err
+	}
+	if share {
+		if err := unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return bound, err
+		}
 	}
 	if err := unix.Listen(listener, unix.SOMAXCONN); err != nil {
 		return bound, err
 	}
-	for range 16 { // a server needs some more descriptors
-		fd, err := unix.Dup(listener)
-		if err != nil {
-			return bound, err
-		}
-		defer unix.Close(fd)
+	if err := EnoughDescriptors(); err != nil {
+		return bound, err
 	}
 	from, err := unix.Getsockname(listener)
 	return addrPort(from), err
 }
 
+// EnoughDescriptors returns an error if there are fewer than 16 descriptors. A server needs
+// some beside those of its clients, and the Go runtime ends the program when it lacks one.
+func EnoughDescriptors() error {
+	for range 8 {
+		var pipe [2]int
+		if err := unix.Pipe(pipe[:]); err != nil {
+			return err
+		}
+		defer unix.Close(pipe[0])
+		defer unix.Close(pipe[1])
+	}
+	return nil
+}
+
 // Accept waits for a connection on a blocking listener. After [Shutdown] it returns an
 // error that wraps EINVAL. While there is no descriptor or no memory for another
-// connection, clients wait in the backlog.
+// connection, clients wait in the backlog. A non-blocking listener may have no client: then
+// the error is EAGAIN.
 func Accept(listener int) (conn int, peer netip.AddrPort, err error) {
 	conn, peer, err = TryAccept(listener, Blocking)
-	for Exhausted(err) {
+	for err != unix.EAGAIN && Exhausted(err) {
 		Pause(err)
 		conn, peer, err = TryAccept(listener, Blocking)
 	}
@@ -89,13 +134,13 @@ func Accept(listener int) (conn int, peer netip.AddrPort, err error) {
 }
 
 // TryAccept accepts a connection on a non-blocking listener, without waiting. The
-// connection is blocking or not, as the caller says. The error wraps EAGAIN when no
-// client waits; [Exhausted] tells whether there is no descriptor or no memory.
+// connection is blocking or not, as the caller says. The error is EAGAIN when no client
+// waits; [Exhausted] tells of another one whether there is no descriptor or no memory.
 func TryAccept(listener int, nonblocking bool) (conn int, peer netip.AddrPort, err error) {
 	for {
 		conn, peer, err = accept(listener, nonblocking)
-		if err == nil {
-			return conn, peer, nil
+		if err == nil || err == unix.EAGAIN {
+			return conn, peer, err
 		}
 		if !slices.Contains(passing, err) {
 			return -1, peer, fmt.Errorf("accept: %w", err)
