@@ -1,0 +1,199 @@
+//go:build linux
+
+// Server01a is server01 with the fork(2) of the original: a child is a copy of the parent, and
+// no program is executed. A Go program can do that, if the child stays away from the Go
+// runtime. The child has one thread, which called fork. The threads that run goroutines and
+// collect garbage are gone, and one of them may have held a lock. So the child must not
+// allocate, lock, log or start a goroutine, and its stack must not grow. It does everything in
+// handle, with raw system calls.
+//
+// See Stevens, UNIX Network Programming, sections 4.7 and 4.8, and Kerrisk, The Linux
+// Programming Interface, sections 24.2 and 60.3.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"csdesign/internal/echo"
+	"csdesign/internal/option"
+	"csdesign/internal/reexec"
+	"csdesign/internal/sock"
+)
+
+// maxChildren limits what many clients can cost. Further clients wait in the backlog.
+const maxChildren = 512
+
+// failed is the exit status of a child that could not serve its client.
+const failed = 3
+
+type child struct {
+	slot int // which of the clients it serves
+	peer netip.AddrPort
+}
+
+// children has the children that run, by PID. The lock is held while a child is started, so a
+// child cannot be reaped before it is here.
+var (
+	lock     sync.Mutex
+	children = make(map[int]child)
+	slots    = make(chan int, maxChildren) // those that are free
+	clients  *[maxChildren]echo.Forked     // in memory that parent and children share
+	parent   = uintptr(os.Getpid())
+)
+
+func reapChildren() {
+	lock.Lock()
+	defer lock.Unlock()
+	for pid, exit := range reexec.Ended {
+		c, ours := children[pid]
+		if !ours {
+			continue // a child of the shell that became this program by exec
+		}
+		if exit.ExitStatus() == failed {
+			log.Printf("%v: %v", c.peer, clients[c.slot].Err())
+		} else if exit.ExitStatus() != 0 && exit.Signal() != unix.SIGTERM {
+			log.Printf("child with PID %d %v", pid, exit)
+		}
+		delete(children, pid)
+		slots <- c.slot
+	}
+}
+
+// What system calls take, for a child that cannot allocate it.
+var (
+	allSignals    = ^uint64(0)
+	butSIGTERM    = ^uint64(1 << (unix.SIGTERM - 1))
+	parentSignals uint64
+	defaultAction [4]uint64 // SIG_DFL
+	request       = unix.PollFd{Events: unix.POLLIN}
+	limit         unix.Timespec // -timeout
+)
+
+// fork returns the PID of the child, in which it does not return. While signals are blocked,
+// the Go runtime cannot take the processor away from this goroutine. In the child they stay
+// blocked, so that no handler of the runtime is called.
+//
+//go:nosplit
+//go:norace
+func fork(listener, conn int, client *echo.Forked) (pid uintptr, errno unix.Errno) {
+	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&allSignals)), uintptr(unsafe.Pointer(&parentSignals)), 8, 0, 0)
+	pid, _, errno = unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	if pid == 0 && errno == 0 {
+		handle(listener, conn, client)
+	}
+	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&parentSignals)), 0, 8, 0, 0)
+	return pid, errno
+}
+
+// handle is all that a child does. SIGTERM, by which the parent tells a child to end, kills it
+// while it waits in ppoll for a request. At all other times SIGTERM is blocked.
+//
+//go:nosplit
+//go:norace
+func handle(listener, conn int, client *echo.Forked) {
+	unix.RawSyscall(unix.SYS_CLOSE, uintptr(listener), 0, 0)
+	unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0)
+	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGTERM), uintptr(unsafe.Pointer(&defaultAction)), 0, 8, 0, 0)
+	request.Fd = int32(conn)
+	status := uintptr(failed)
+	if ppid, _, _ := unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0); ppid == parent { // otherwise it died before prctl
+		unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&request)), 1, uintptr(unsafe.Pointer(&limit)), uintptr(unsafe.Pointer(&butSIGTERM)), 8, 0)
+		if client.Receive() && client.Reply() {
+			status = 0
+		}
+	}
+	unix.RawSyscall(unix.SYS_EXIT_GROUP, status, 0, 0)
+}
+
+func createChild(listener, conn int, c child, timeout time.Duration) error {
+	lock.Lock()
+	defer lock.Unlock()
+	if err := clients[c.slot].Begin(conn, timeout); err != nil {
+		return err
+	}
+	pid, errno := fork(listener, conn, &clients[c.slot])
+	if errno != 0 {
+		return fmt.Errorf("fork: %w", errno)
+	}
+	children[int(pid)] = c
+	return nil
+}
+
+// cleanup ends all children and the program. A child finishes its reply.
+func cleanup(listener int, timeout time.Duration) {
+	lock.Lock() // for good: no child is started or reaped any more
+	if err := sock.Shutdown(listener); err != nil {
+		log.Fatal(err)
+	}
+	pids := make(map[int]bool)
+	for pid := range children {
+		pids[pid] = true
+	}
+	reexec.End(pids, timeout)
+	os.Exit(0)
+}
+
+// serveForever returns only when something has gone wrong.
+func serveForever(addr netip.AddrPort, timeout time.Duration) error {
+	limit = unix.NsecToTimespec(timeout.Nanoseconds())
+	mem, err := unix.Mmap(-1, 0, int(unsafe.Sizeof(*clients)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON)
+	if err != nil {
+		return fmt.Errorf("map shared memory: %w", err)
+	}
+	clients = (*[maxChildren]echo.Forked)(unsafe.Pointer(&mem[0]))
+	for slot := range maxChildren {
+		slots <- slot
+	}
+	listener, bound, err := sock.Listen(addr, sock.Blocking)
+	if err != nil {
+		return err
+	}
+	died, stop := reexec.Died(), sock.Stop(timeout)
+	go func() {
+		for range died {
+			reapChildren()
+		}
+	}()
+	go func() {
+		<-stop
+		cleanup(listener, timeout)
+	}()
+	fmt.Printf("Listening on port %d ...\n", bound.Port())
+
+	for {
+		slot := <-slots
+		conn, peer, err := sock.Accept(listener)
+		if errors.Is(err, unix.EINVAL) {
+			select {} // the listener is shut down: cleanup ends the program
+		}
+		if err != nil {
+			return err
+		}
+		err = createChild(listener, conn, child{slot, peer}, timeout)
+		for sock.Exhausted(err) {
+			sock.Pause(err)
+			err = createChild(listener, conn, child{slot, peer}, timeout)
+		}
+		if err != nil {
+			return err
+		}
+		// The child has its own copy. The client sees the end of the connection when all
+		// copies are closed.
+		unix.Close(conn)
+	}
+}
+
+func main() {
+	host, port, timeout := option.Server()
+	option.Parse()
+	log.Fatal(serveForever(netip.AddrPortFrom(*host, uint16(*port)), *timeout))
+}

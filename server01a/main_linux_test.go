@@ -1,0 +1,88 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+)
+
+var connections = flag.Int("connections", 2000, "how many connections TestForkWhileCollecting makes")
+
+// A child is forked again and again, while other threads collect garbage, allocate and are
+// preempted. A child that needed the Go runtime would hang.
+func TestForkWhileCollecting(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	failed := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // a child dies with the thread that forked it
+		failed <- serveForever(netip.MustParseAddrPort(addr), 30*time.Second)
+	}()
+	stop := make(chan bool)
+	var garbage sync.WaitGroup
+	for range 2 {
+		garbage.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					runtime.GC()
+					fmt.Fprint(io.Discard, make([]byte, 1<<16))
+				}
+			}
+		})
+	}
+	defer garbage.Wait()
+	defer close(stop)
+	var clients sync.WaitGroup
+	for range 10 {
+		clients.Go(func() {
+			for range *connections / 10 {
+				if err := ask(addr); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	done := make(chan bool)
+	go func() {
+		clients.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case err := <-failed:
+		t.Fatal(err)
+	}
+}
+
+// ask asks for 70,000 bytes, which are two writes.
+func ask(addr string) error {
+	var conn net.Conn
+	err := os.ErrNotExist
+	for err != nil { // until the server listens
+		conn, err = net.Dial("tcp", addr)
+		runtime.Gosched()
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(3 * time.Minute))
+	fmt.Fprintln(conn, 70_000)
+	n, err := io.Copy(io.Discard, conn)
+	if err == nil && n != 70_000 {
+		err = fmt.Errorf("%d bytes, want 70000", n)
+	}
+	return err
+}
