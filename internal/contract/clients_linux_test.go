@@ -59,30 +59,39 @@ func TestResets(t *testing.T) {
 		}
 		WaitFor(t, "20 resets are reported", func() bool { return s.Stderr.Count("of 20000000 bytes") == 20 })
 		s.Ask("5\n", 5)
-		if d.pool && s.Stderr.Has("child ") {
+		if d.pool > 0 && s.Stderr.Has("child ") {
 			t.Errorf("a child has died: %s", &s.Stderr)
 		}
 	})
 }
 
-// manyConnections is more than there are children in a pool.
-const manyConnections = 25
+// many is more clients than there are children in a pool.
+func (d design) many() int {
+	if d.alone {
+		return 3
+	}
+	return 25
+}
 
 func TestSilentClients(t *testing.T) {
 	each(t, all, func(t *testing.T, d design) {
 		s := Serve(t, d.name, "-timeout", "1s")
-		for range manyConnections {
+		for range d.many() {
 			s.Connect()
 		}
 		s.Ask("5\n", 5)
-		WaitFor(t, "all are reported", func() bool { return s.Stderr.Count(" within 1s\n") == manyConnections })
+		WaitFor(t, "all are reported", func() bool { return s.Stderr.Count(" within 1s\n") == d.many() })
 	})
 }
 
 func TestClientsThatDoNotRead(t *testing.T) {
 	each(t, all, func(t *testing.T, d design) {
 		s := Serve(t, d.name)
-		for i := range 5 { // fewer than there are children
+		swallowers := 5 // fewer than there are children
+		if d.alone {
+			swallowers = 0
+		}
+		for i := range swallowers {
 			s.Swallower()
 			WaitFor(t, "the request is logged", func() bool { return s.Stdout.Count(" 20000000 bytes") == i+1 })
 		}
@@ -102,12 +111,12 @@ func TestClientsThatDoNotRead(t *testing.T) {
 func TestClientsThatNeverRead(t *testing.T) {
 	each(t, all, func(t *testing.T, d design) {
 		s := Serve(t, d.name, "-timeout", "1s")
-		for range manyConnections {
+		for range d.many() {
 			s.Swallower()
 		}
 		s.Ask("5\n", 5)
 		WaitFor(t, "all are reported", func() bool {
-			return s.Stderr.Count("of 20000000 bytes") == manyConnections && s.Stderr.Count("for 1s\n") == manyConnections
+			return s.Stderr.Count("of 20000000 bytes") == d.many() && s.Stderr.Count("for 1s\n") == d.many()
 		})
 	})
 }

@@ -1,12 +1,20 @@
 package contract
 
-import "testing"
+import (
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
 
 // A design is what the contract has to know of a server.
 type design struct {
 	name   string
+	alone  bool   // serves one client at a time: the others wait, whatever it does
 	forks  bool   // has children
-	pool   bool   // has a pool of children, as many as -n says
+	copies bool   // and they are copies of their parent, with all that it has
+	pool   int    // has a pool of children, of this size without -n
+	queues bool   // each child has a queue of its own, whose clients wait while there is no child
 	keeps  bool   // keeps connections open between requests
 	counts string // what it counts at the end: the connections of a "child" or a "thread"
 	most   int    // the most that -n takes, 0 where there is no -n
@@ -14,15 +22,35 @@ type design struct {
 }
 
 var designs = []design{
+	{name: "server00", alone: true},
 	{name: "server01", forks: true, crowd: 20}, // as each connection starts a process
+	{name: "server01a", forks: true, copies: true, crowd: 40},
 	{name: "server02", keeps: true},
-	{name: "server03", forks: true, pool: true, most: 1024},
-	{name: "server03a", forks: true, pool: true, most: 1024, counts: "child"},
-	{name: "server04", forks: true, pool: true, most: 1000, counts: "child"},
+	{name: "server03", forks: true, pool: 10, most: 1024},
+	{name: "server03a", forks: true, pool: 10, most: 1024, counts: "child"},
+	{name: "server03b", forks: true, pool: 10, most: 1024, counts: "child"},
+	{name: "server03c", forks: true, pool: 10, most: 1024, counts: "child"},
+	{name: "server04", forks: true, pool: 10, most: 1000, counts: "child"},
 	{name: "server05"},
+	{name: "server05a"},
 	{name: "server06", keeps: true},
 	{name: "server07", keeps: true},
 	{name: "server08", most: 1024, counts: "thread"},
+	{name: "server08a", most: 1024, counts: "thread"},
+	{name: "server09", forks: true, pool: runtime.NumCPU(), most: 1024, counts: "child", queues: true, keeps: true},
+	{name: "server10", keeps: true},
+}
+
+// needs skips a test of a design that the system does not allow.
+func (d design) needs(t testing.TB) {
+	t.Helper()
+	if d.name != "server10" {
+		return
+	}
+	// Without parameters the call fails, and EFAULT means that it is allowed.
+	if _, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, 0, 0); errno != unix.EFAULT {
+		t.Skipf("io_uring is not allowed: %v", errno)
+	}
 }
 
 func TestMain(m *testing.M) {
@@ -36,7 +64,7 @@ func TestMain(m *testing.M) {
 // Which designs a test is for.
 func all(design) bool      { return true }
 func forks(d design) bool  { return d.forks }
-func pools(d design) bool  { return d.pool }
+func pools(d design) bool  { return d.pool > 0 }
 func keeps(d design) bool  { return d.keeps }
 func counts(d design) bool { return d.counts != "" }
 
@@ -50,6 +78,7 @@ func each(t *testing.T, which func(design) bool, test func(t *testing.T, d desig
 		if which(d) {
 			t.Run(d.name, func(t *testing.T) {
 				t.Parallel()
+				d.needs(t)
 				test(t, d)
 			})
 		}

@@ -13,12 +13,14 @@ import (
 // Not parallel: the connections take most of a usual limit of descriptors.
 func TestManyIdleConnections(t *testing.T) {
 	for _, test := range []struct {
-		name string
-		idle int
+		name    string
+		idle    int
+		threads int // fewer than these
 	}{
-		{"server02", 900}, {"server06", 10_000}, {"server07", 10_000},
+		{"server02", 900, 30}, {"server05a", 5000, 30}, {"server06", 10_000, 30}, {"server07", 10_000, 30}, {"server10", 5000, 30},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			design{name: test.name}.needs(t)
 			// The soft limit is at the hard one, here and in the server: a Go program
 			// raises it when it starts.
 			var limit unix.Rlimit
@@ -49,6 +51,9 @@ func TestManyIdleConnections(t *testing.T) {
 			slices.Sort(times)
 			if median := times[len(times)/2]; median >= 50*time.Millisecond {
 				t.Errorf("beside %d idle connections a request takes %v", test.idle, median)
+			}
+			if threads := len(Threads(t, s.PID)); threads >= test.threads {
+				t.Errorf("beside %d idle connections it has %d threads", test.idle, threads)
 			}
 			if s.Stderr.String() != "" {
 				t.Errorf("standard error: %s", &s.Stderr)

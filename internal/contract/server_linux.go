@@ -166,7 +166,8 @@ func (s *Server) Counts(what string) (counts []int) {
 		s.T.Errorf("exit status %d", status)
 	}
 	lines := strings.Split(strings.TrimSuffix(s.Stdout.String(), "\n"), "\n")
-	form := regexp.MustCompile("^" + what + ` (\d+) *: (\d+) times$`)
+	form := regexp.MustCompile("^" + what + ` (\d+) *: (\d+) times(?:, (\d+) switches)?$`)
+	switches := 0
 	want := []string{""}
 	for _, line := range lines {
 		match := form.FindStringSubmatch(line)
@@ -174,7 +175,12 @@ func (s *Server) Counts(what string) (counts []int) {
 			continue
 		}
 		count := Number(s.T, match[2])
-		want = append(want, fmt.Sprintf("%s %-2d: %d times", what, len(counts), count))
+		said := fmt.Sprintf("%s %-2d: %d times", what, len(counts), count)
+		if match[3] != "" {
+			said += fmt.Sprintf(", %s switches", match[3])
+			switches += Number(s.T, match[3])
+		}
+		want = append(want, said)
 		counts = append(counts, count)
 	}
 	if len(counts) == 0 {
@@ -183,6 +189,13 @@ func (s *Server) Counts(what string) (counts []int) {
 	sum, fewest, most := Sum(counts), slices.Min(counts), slices.Max(counts)
 	mean := float64(sum) / float64(len(counts))
 	want = append(want, "", fmt.Sprintf("%d connections; per %s: fewest %d, mean %.1f, most %d", sum, what, fewest, mean, most))
+	// The context switches follow, where a server counts them.
+	if last := lines[len(lines)-1]; strings.Contains(last, " context switches, ") {
+		if switches > 0 && !strings.HasPrefix(last, fmt.Sprintf("%d context switches, ", switches)) {
+			s.T.Errorf("%d switches add up to %s", switches, last)
+		}
+		want = append(want, last)
+	}
 	if got := lines[max(0, len(lines)-len(want)):]; !slices.Equal(got, want) {
 		s.T.Errorf("it ends with\n%q\nwant\n%q", got, want)
 	}

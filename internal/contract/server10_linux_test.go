@@ -1,0 +1,45 @@
+package contract
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// systemCalls returns how many system calls a server makes for a load.
+func systemCalls(t *testing.T, name string) int {
+	t.Helper()
+	trace := filepath.Join(t.TempDir(), "trace")
+	s := Listening(t, Start(t, exec.Command("strace", "-f", "-c", "-o", trace, Path(name), "-i", "127.0.0.1", "-p", "0")))
+	s.Crowd(100)
+	Kill(t, unix.SIGTERM, s.Children()...)
+	if status := s.Status(); status != 0 {
+		t.Fatalf("%s: exit status %d, %s", name, status, &s.Stderr)
+	}
+	text, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	match := regexp.MustCompile(`(?m)^100\.00 +\S+ +\S+ +(\d+) .*total$`).FindSubmatch(text)
+	if match == nil {
+		t.Fatalf("strace: %s", Tail(string(text)))
+	}
+	return Number(t, string(match[1]))
+}
+
+// One call submits all that has to be done in a round, and waits for what is done.
+func TestFewSystemCalls(t *testing.T) {
+	design{name: "server10"}.needs(t)
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skip(err)
+	}
+	epoll, ring := systemCalls(t, "server07"), systemCalls(t, "server10")
+	if 2*ring >= epoll {
+		t.Errorf("server10 makes %d system calls, server07 %d", ring, epoll)
+	}
+	t.Logf("system calls for 1,500 connections: server07 %d, server10 %d", epoll, ring)
+}
