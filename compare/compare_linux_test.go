@@ -115,7 +115,7 @@ func TestInterrupt(t *testing.T) {
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	p, _ := runCompare(t, "server02", "server99")
-	want := "compare: unexpected argument \"server99\"\nUsage: compare [options] [server01 ...]\n"
+	want := "compare: unexpected argument \"server99\"\nUsage: compare [options] [server00 ...]\n"
 	if status := p.Status(); status != 2 || !strings.HasPrefix(p.Stderr.String(), want) {
 		t.Errorf("status %d, %s", status, &p.Stderr)
 	}

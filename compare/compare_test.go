@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -59,11 +60,14 @@ func TestBar(t *testing.T) {
 }
 
 var fixedRows = []row{
-	{design: designs[3], rounds: fixed},
-	{design: designs[4], err: errors.New("it does not listen")},
-	{design: designs[5], rounds: []figures{round(1500, 2000, 20.25, 0.124, unknown, 1, unknown, unknown, unknown, unknown)}},
-	{design: designs[6]},
+	{design: named("server03a"), rounds: fixed},
+	{design: named("server04"), err: errors.New("it does not listen")},
+	{design: named("server05"), rounds: []figures{round(1500, 2000, 20.25, 0.124, unknown, 1, unknown, unknown, unknown, unknown)}},
+	{design: withPeers([]design{named("server05")}, []string{inC, inPython})[1], rounds: []figures{round(1500, 1000, 81, 1, unknown, 2)}},
+	{design: named("server06")},
 }
+
+func named(name string) design { return chosen([]string{name})[0] }
 
 func TestTable(t *testing.T) {
 	var text strings.Builder
@@ -72,11 +76,14 @@ func TestTable(t *testing.T) {
 	}
 	const want = `clients: 15, connections of each: 100, bytes: 4096, size of a pool: 10; rounds: 3 of 9
 
-server     design                       conn/s              CPU us switches    MiB p99 ms processes threads fewest   most
-server03a  the same, and counts           1000 ██████         44.0     1.70   55.0    2.4        11      68    100    200
+server     design                       conn/s              CPU us switches    MiB p99 ms fewest   most
+server03a  the same, and counts           1000 ██████         44.0     1.70   55.0    2.4    100    200
 server04   preforked, parent passes    failed: it does not listen
-server05   one thread per client          2000 ████████████   20.2     0.12      -    1.0         -       -
+server05   one thread per client          2000 ████████████   20.2     0.12      -    1.0
+  C        thread                         1000 ██████         81.0     1.00      -    2.0
 server06   multiplexing, poll          not measured
+
+server05   to C       thread     2.00 of the rate,  0.25 of the CPU time
 `
 	if text.String() != want {
 		t.Errorf("the table is\n%s\nwant\n%s", &text, want)
@@ -99,14 +106,32 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := result.Servers
-	if len(s) != 4 || s[0].Name != "server03a" || s[0].Median["memory_mib"] != 55 || len(s[0].Rounds) != 3 || s[1].Error != "it does not listen" {
+	if len(s) != 5 || s[0].Name != "server03a" || s[0].Median["memory_mib"] != 55 || len(s[0].Rounds) != 3 || s[1].Error != "it does not listen" {
 		t.Errorf("%+v", s)
+	}
+}
+
+func TestLanguages(t *testing.T) {
+	for with, want := range map[string]string{"": "[]", "c": "[C]", "python,c": "[Python C]"} {
+		if got, err := languages(with); fmt.Sprint(got) != want || err != nil {
+			t.Errorf("-with %s: %v, %v", with, got, err)
+		}
+	}
+	if _, err := languages("c,perl"); err == nil {
+		t.Error("-with c,perl is taken")
+	}
+	var names []string
+	for _, d := range withPeers([]design{named("server03"), named("server03a"), named("server07")}, []string{inC, inPython}) {
+		names = append(names, d.name+" "+d.of)
+	}
+	if got := strings.Join(names, ", "); got != "server03 , C server03, Python server03, server03a , server07 , C server07" {
+		t.Error(got)
 	}
 }
 
 func TestSVG(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.svg")
-	for want, rows := range map[int][]row{2 + 2: fixedRows, 0: {{design: designs[0]}}} {
+	for want, rows := range map[int][]row{3 + 3: fixedRows, 0: {{design: designs[0]}}} {
 		if err := writeSVG(path, rows, load{15, 100, 4096, 10}); err != nil {
 			t.Fatal(err)
 		}
@@ -173,7 +198,7 @@ func TestFailures(t *testing.T) {
 			dir := t.TempDir()
 			script(t, dir, "server02", test.server)
 			script(t, dir, "client", test.client)
-			_, err := measure(context.Background(), dir, designs[1], load{Children: 2, Loops: 5})
+			_, err := measure(context.Background(), dir, named("server02"), load{Children: 2, Loops: 5})
 			if err == nil || err.Error() != test.want {
 				t.Errorf("error %v, want %s", err, test.want)
 			}

@@ -24,19 +24,29 @@ import (
 // A design is a server, in a few words.
 type design struct {
 	name, words string
-	pool        bool // has as many children, or threads, as -n says
+	pool        bool   // has as many children, or threads, as -n says
+	c, python   string // the same design in the peers, if they have it
+	of          string // of a peer: the server to which it is compared
 }
 
 var designs = []design{
-	{"server01", "one child per client", false},
-	{"server02", "multiplexing, select", false},
-	{"server03", "preforked, children accept", true},
-	{"server03a", "the same, and counts", true},
-	{"server04", "preforked, parent passes", true},
-	{"server05", "one thread per client", false},
-	{"server06", "multiplexing, poll", false},
-	{"server07", "multiplexing, epoll", false},
-	{"server08", "prethreaded, threads accept", true},
+	{name: "server00", words: "iterative", c: "iterative"},
+	{name: "server01", words: "one child per client, exec", c: "fork", python: "fork"},
+	{name: "server01a", words: "one child per client, fork", c: "fork", python: "fork"},
+	{name: "server02", words: "multiplexing, select", c: "select", python: "select"},
+	{name: "server03", words: "preforked, children accept", c: "prefork", python: "prefork", pool: true},
+	{name: "server03a", words: "the same, and counts", pool: true},
+	{name: "server03b", words: "the same, waiting in poll", pool: true},
+	{name: "server03c", words: "the same, with a lock", pool: true},
+	{name: "server04", words: "preforked, parent passes", c: "passfd", python: "passfd", pool: true},
+	{name: "server05", words: "one thread per client", c: "thread"},
+	{name: "server05a", words: "one goroutine per client"},
+	{name: "server06", words: "multiplexing, poll", c: "poll"},
+	{name: "server07", words: "multiplexing, epoll", c: "epoll"},
+	{name: "server08", words: "prethreaded, threads accept", c: "prethread", pool: true},
+	{name: "server08a", words: "prethreaded, main accepts", pool: true},
+	{name: "server09", words: "preforked multiplexers"},
+	{name: "server10", words: "completions, io_uring"},
 }
 
 // A load is the same for all servers: the number of the client's children, how many
@@ -75,7 +85,9 @@ func progress(format string, args ...any) {
 func build(ctx context.Context, dir string, designs []design) error {
 	args := []string{"build", "-o", dir + string(filepath.Separator), "csdesign/client"}
 	for _, d := range designs {
-		args = append(args, "csdesign/"+d.name)
+		if d.of == "" {
+			args = append(args, "csdesign/"+d.name)
+		}
 	}
 	cmd := command(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), "GOTMPDIR="+dir) // what go may leave there is removed, too
@@ -97,6 +109,9 @@ func compare(ctx context.Context, designs []design, l load, rounds int) ([]row, 
 	defer progress("")
 	progress("building")
 	if err := build(ctx, dir, designs); err != nil {
+		return nil, err
+	}
+	if err := buildPeers(ctx, dir, designs); err != nil {
 		return nil, err
 	}
 	rows := make([]row, len(designs))
@@ -176,12 +191,17 @@ func main() {
 	pool := option.Int("n", "pool", 10, 1, 1000, "number of children, or threads, in a pool")
 	rounds := option.Int("", "rounds", 5, 1, 1000, "number of rounds")
 	asJSON := option.Bool("json", "print JSON instead of the table, with the figures of every round")
+	with := option.String("", "with", "c,python", "compare with the same designs in C, in Python, or in both")
 	svg := option.String("", "svg", "FILE", "write a picture of the rates and CPU times to FILE")
 	var names []string
 	for _, d := range designs {
 		names = append(names, d.name)
 	}
 	names = option.Parse(names...)
+	languages, err := languages(*with)
+	if err != nil {
+		option.Fail(err.Error())
+	}
 	l := load{Children: *children, Loops: *loops, Bytes: *count, Pool: *pool}
 
 	ctx, cancel := context.WithCancel(context.Background())
@@ -192,7 +212,7 @@ func main() {
 		status <- 128 + int(sig.(unix.Signal))
 		cancel()
 	}()
-	err := run(ctx, chosen(names), l, *rounds, *asJSON, *svg)
+	err = run(ctx, withPeers(chosen(names), languages), l, *rounds, *asJSON, *svg)
 	if ctx.Err() != nil {
 		os.Exit(<-status)
 	}

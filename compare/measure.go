@@ -62,12 +62,9 @@ var listening = regexp.MustCompile(`(?m)^Listening on port (\d+) \.\.\.$`)
 
 // start starts a server and waits until it listens.
 func start(ctx context.Context, dir, addr string, d design, l load) (*server, error) {
-	args := []string{"-i", addr, "-p", "0"}
-	if d.pool {
-		args = append(args, "-n", strconv.Itoa(l.Pool))
-	}
+	path, args := d.commandLine(dir, addr, l)
 	s := &server{
-		cmd:    command(ctx, filepath.Join(dir, d.name), args...),
+		cmd:    command(ctx, path, args...),
 		stdout: filepath.Join(dir, "stdout"),
 		ended:  make(chan error, 1),
 	}

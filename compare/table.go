@@ -9,17 +9,17 @@ import (
 
 // columns are the figures of the table, and of JSON.
 var columns = []struct {
-	name, title string
+	name, title string // without a title it is not in the table
 	decimals    int
 }{
-	{"answered", "", 0}, // not in the table
+	{"answered", "", 0},
 	{"connections_per_second", "conn/s", 0},
 	{"cpu_us_per_connection", "CPU us", 1},     // user and system, of the whole process tree
 	{"switches_per_connection", "switches", 2}, // voluntary ones
 	{"memory_mib", "MiB", 1},                   // proportional resident set, at its peak
 	{"p99_ms", "p99 ms", 1},                    // 99th percentile of a connection's time
-	{"processes", "processes", 0},              // at their peak
-	{"threads", "threads", 0},                  // at their peak
+	{"processes", "", 0},                       // at their peak
+	{"threads", "", 0},                         // at their peak
 	{"fewest_connections_of_child", "fewest", 0},
 	{"most_connections_of_child", "most", 0}, // of a child or a thread
 }
@@ -54,7 +54,10 @@ func writeTable(w io.Writer, rows []row, l load, rounds int) error {
 		fmt.Fprintf(&text, " of %d", rounds)
 	}
 	fmt.Fprintf(&text, "\n\n%-9s  %-27s ", "server", "design")
-	for _, c := range columns[1:] {
+	for _, c := range columns {
+		if c.title == "" {
+			continue
+		}
 		fmt.Fprintf(&text, " %*s", max(6, len(c.title)), c.title)
 		if c.name == "connections_per_second" {
 			fmt.Fprintf(&text, " %*s", barWidth, "")
@@ -62,7 +65,11 @@ func writeTable(w io.Writer, rows []row, l load, rounds int) error {
 	}
 	text.WriteByte('\n')
 	for _, r := range rows {
-		line := fmt.Sprintf("%-9s  %-27s ", r.design.name, r.design.words)
+		name := r.design.name
+		if r.design.of != "" {
+			name = "  " + name
+		}
+		line := fmt.Sprintf("%-9s  %-27s ", name, r.design.words)
 		switch {
 		case r.err != nil:
 			line += "failed: " + r.err.Error()
@@ -73,12 +80,16 @@ func writeTable(w io.Writer, rows []row, l load, rounds int) error {
 		}
 		text.WriteString(strings.TrimRight(line, " ") + "\n")
 	}
+	text.WriteString(ratios(rows))
 	_, err := io.WriteString(w, text.String())
 	return err
 }
 
 func cells(m figures, best float64) (line string) {
-	for _, c := range columns[1:] {
+	for _, c := range columns {
+		if c.title == "" {
+			continue
+		}
 		cell := ""
 		if value, known := m[c.name]; known {
 			cell = fmt.Sprintf("%.*f", c.decimals, value)
@@ -93,11 +104,46 @@ func cells(m figures, best float64) (line string) {
 	return line
 }
 
+// ratios says how each server compares to its peers: the medians of the ratios in each round.
+func ratios(rows []row) string {
+	var text strings.Builder
+	var server row
+	for _, r := range rows {
+		if r.design.of == "" {
+			server = r
+			continue
+		}
+		var of []figures
+		for i := range min(len(server.rounds), len(r.rounds)) {
+			f := figures{}
+			for name, own := range server.rounds[i] {
+				if peer := r.rounds[i][name]; peer > 0 {
+					f[name] = own / peer
+				}
+			}
+			of = append(of, f)
+		}
+		if m := median(of); len(m) > 0 {
+			fmt.Fprintf(&text, "%-9s  to %-6s  %-9s %5.2f of the rate, %5.2f of the CPU time", r.design.of,
+				r.design.name, r.design.words, m["connections_per_second"], m["cpu_us_per_connection"])
+			if memory, known := m["memory_mib"]; known {
+				fmt.Fprintf(&text, ", %5.2f of the memory", memory)
+			}
+			text.WriteByte('\n')
+		}
+	}
+	if text.Len() > 0 {
+		return "\n" + text.String()
+	}
+	return ""
+}
+
 // writeJSON prints the figures of every round, and their medians.
 func writeJSON(w io.Writer, rows []row, l load) error {
 	type server struct {
 		Name   string    `json:"name"`
 		Design string    `json:"design"`
+		PeerOf string    `json:"peer_of,omitempty"`
 		Error  string    `json:"error,omitempty"`
 		Median figures   `json:"median"`
 		Rounds []figures `json:"rounds"`
@@ -107,7 +153,7 @@ func writeJSON(w io.Writer, rows []row, l load) error {
 		Servers []server `json:"servers"`
 	}{Load: l}
 	for _, r := range rows {
-		s := server{Name: r.design.name, Design: r.design.words, Median: median(r.rounds), Rounds: r.rounds}
+		s := server{Name: r.design.name, Design: r.design.words, PeerOf: r.design.of, Median: median(r.rounds), Rounds: r.rounds}
 		if r.err != nil {
 			s.Error = r.err.Error()
 		}
