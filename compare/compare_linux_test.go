@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -161,6 +162,64 @@ func TestPictureThatCannotBeWritten(t *testing.T) {
 	p, dir := runCompare(t, "-svg", filepath.Join(t.TempDir(), "missing", "x.svg"))
 	if status := p.Status(); status != 1 || !p.Stderr.Has("no such file or directory\n") || p.Stdout.String() != "" {
 		t.Errorf("status %d, %s, %s", status, &p.Stdout, &p.Stderr)
+	}
+	nothingLeft(t, dir)
+}
+
+// The peers have rows of their own, and ratios.
+func TestWithPeers(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"cc", "python3"} {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skip(err)
+		}
+	}
+	p, dir := runCompare(t, "-c", "2", "-t", "10", "-n", "2", "-rounds", "1", "-with", "c,python", "server03", "server04", "server07")
+	if status := p.Status(); status != 0 {
+		t.Fatalf("status %d, %s%s", status, &p.Stdout, &p.Stderr)
+	}
+	nothingLeft(t, dir)
+	var got []string
+	for line := range strings.Lines(p.Stdout.String()) {
+		if f := strings.Fields(line); len(f) > 3 && (f[0] == "C" || f[0] == "Python" || f[1] == "to") {
+			got = append(got, strings.Join(f[:min(len(f), 4)], " "))
+		}
+	}
+	form := regexp.MustCompile(`\A(C|Python) (prefork|passfd|epoll) \d+ .*\z|\Aserver0\d to (C|Python) (prefork|passfd|epoll)\z`)
+	for _, line := range got {
+		if !form.MatchString(line) {
+			t.Errorf("this is no peer: %s", line)
+		}
+	}
+	if len(got) != 10 {
+		t.Errorf("%d lines of peers, want 10:\n%s", len(got), &p.Stdout)
+	}
+}
+
+// Where a peer cannot be run, its row says so.
+func TestWithoutPeers(t *testing.T) {
+	t.Parallel()
+	path, err := exec.LookPath("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Dir(path)
+	if _, err := os.Stat(filepath.Join(path, "cc")); err == nil {
+		t.Skip("cc is where go is")
+	}
+	dir := t.TempDir()
+	cmd := exec.Command(contract.Path("compare"), "-c", "2", "-t", "10", "-rounds", "1", "-with", "c,python", "server02")
+	cmd.Dir = contract.Root()
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "PATH="+path)
+	p := contract.Start(t, cmd)
+	if status := p.Status(); status != 1 {
+		t.Errorf("status %d", status)
+	}
+	for _, name := range []string{"cc", "python3"} {
+		want := fmt.Sprintf(" failed: exec: %q: executable file not found in $PATH\n", name)
+		if !p.Stdout.Has(want) {
+			t.Errorf("the table does not say %q: %s%s", want, &p.Stdout, &p.Stderr)
+		}
 	}
 	nothingLeft(t, dir)
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -171,10 +172,13 @@ func TestBrokenBar(t *testing.T) {
 	}
 }
 
-// script puts a shell script in the place of a program.
+// script puts a shell script in the place of a program. Another process writes it: a child of
+// this one could have it open for writing at the moment when it is executed (ETXTBSY).
 func script(t *testing.T, dir, name, text string) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+	cmd := exec.Command("/bin/sh", "-c", `cat > "$0" && chmod +x "$0"`, filepath.Join(dir, name))
+	cmd.Stdin = strings.NewReader("#!/bin/sh\n" + text)
+	if err := cmd.Run(); err != nil {
 		t.Fatal(err)
 	}
 }

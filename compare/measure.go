@@ -201,7 +201,7 @@ func measure(ctx context.Context, dir string, d design, l load) (figures, error)
 // client has printed at last.
 func (f figures) underLoad(ctx context.Context, s *server, dir, addr string, l load) (made int, out string, err error) {
 	warmUp := l
-	warmUp.Loops = max(20, l.Loops/5)
+	warmUp.Loops = max(10, l.Loops/5)
 	if l.Loops > 0 {
 		warmUp.Loops = min(warmUp.Loops, l.Loops)
 	}

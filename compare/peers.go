@@ -72,7 +72,11 @@ func (d design) commandLine(dir, addr string, l load) (path string, args []strin
 	peer := []string{d.words, addr, "0", fmt.Sprint(l.Pool)}
 	switch {
 	case d.name == inC:
-		return filepath.Join(dir, "peer"), peer
+		path = filepath.Join(dir, "peer")
+		if _, err := os.Stat(path); err != nil {
+			path = "cc" // which is what is missing: start says so
+		}
+		return path, peer
 	case d.name == inPython:
 		return "python3", append([]string{filepath.Join(dir, "peer.py")}, peer...)
 	case d.pool:

@@ -122,22 +122,35 @@ static void cleanup(int sig)
     _exit(0);
 }
 
+/* Signals that come while children are created wait until cleanup knows all of them. */
+static void block_signals(int how)
+{
+    sigset_t both;
+    sigemptyset(&both);
+    sigaddset(&both, SIGINT);
+    sigaddset(&both, SIGTERM);
+    sigprocmask(how, &both, NULL);
+}
+
 static pid_t create_child(void)
 {
     pid_t pid = fork();
     if (pid == 0) {
         signal(SIGINT, SIG_IGN);
         signal(SIGTERM, SIG_DFL);
+        block_signals(SIG_UNBLOCK);
     }
     return pid;
 }
 
 static void prefork(void)
 {
+    block_signals(SIG_BLOCK);
     pids = calloc(child_num, sizeof *pids);
     for (int i = 0; i < child_num; i++)
         if ((pids[i] = create_child()) == 0)
             iterative();
+    block_signals(SIG_UNBLOCK);
     for (;;)
         pause();
 }
@@ -174,6 +187,7 @@ static void passfd(void)
 {
     struct pollfd fds[child_num + 1]; /* the pipes to the children, and the listener */
     int busy[child_num], free_num = child_num;
+    block_signals(SIG_BLOCK);
     pids = calloc(child_num, sizeof *pids);
     fds[child_num] = (struct pollfd){ .fd = listener };
     for (int i = 0; i < child_num; i++) {
@@ -192,6 +206,7 @@ static void passfd(void)
         fds[i] = (struct pollfd){ .fd = pair[0], .events = POLLIN };
         busy[i] = 0;
     }
+    block_signals(SIG_UNBLOCK);
     for (;;) {
         fds[child_num].events = free_num > 0 ? POLLIN : 0;
         if (poll(fds, child_num + 1, -1) < 0)

@@ -56,13 +56,6 @@ def select_(listener, _):
 def create_children(count, child_loop):
     """Starts children, and lets SIGINT and SIGTERM end them."""
     pids = []
-    for index in range(count):
-        pid = os.fork()
-        if pid == 0:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            child_loop(index)
-        pids.append(pid)
 
     def cleanup(signum, frame):
         for pid in pids:
@@ -71,8 +64,20 @@ def create_children(count, child_loop):
             os.waitpid(pid, 0)
         os._exit(0)
 
-    signal.signal(signal.SIGINT, cleanup)
-    signal.signal(signal.SIGTERM, cleanup)
+    # A signal that comes meanwhile waits until it can be handled.
+    both = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, both)
+    for index in range(count):
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+            child_loop(index)
+        pids.append(pid)
+    for sig in both:
+        signal.signal(sig, cleanup)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
 
 
 def prefork(listener, count):
@@ -119,15 +124,14 @@ def main():
     designs = {'fork': fork, 'select': select_, 'prefork': prefork, 'passfd': passfd}
     if len(sys.argv) != 5 or sys.argv[1] not in designs:
         sys.exit(__doc__)
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sig, lambda signum, frame: os._exit(0))
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((sys.argv[2], int(sys.argv[3])))
     listener.listen(socket.SOMAXCONN)
     print('Listening on port %d ...' % listener.getsockname()[1], flush=True)
-    try:
-        designs[sys.argv[1]](listener, int(sys.argv[4]))
-    except KeyboardInterrupt:
-        pass
+    designs[sys.argv[1]](listener, int(sys.argv[4]))
 
 
 if __name__ == '__main__':

@@ -1,0 +1,334 @@
+package guide
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "put fresh outputs into the guide")
+
+// patience is how long a session may take.
+const patience = 10 * time.Minute
+
+// chapters returns the README.md files, by their paths from the root.
+func chapters(t *testing.T) (paths []string) {
+	t.Helper()
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(strings.TrimSpace(string(root)))
+	for _, pattern := range []string{"README.md", "*/README.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, found...)
+	}
+	return paths
+}
+
+// A block of the guide is a session: commands behind "$ ", each with its output below. A line
+// "..." stands for any lines. A session with a line "^C" is that of another terminal: its
+// command goes on while the next session runs, and then gets SIGINT.
+var block = regexp.MustCompile("(?ms)^```console\n(.*?)^```$")
+
+// TestOutputs runs every session, and compares what it prints.
+func TestOutputs(t *testing.T) {
+	paths := chapters(t)
+	if out, err := exec.Command("go", "build", "-o", "bin/", "./...").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	for _, path := range paths {
+		t.Run(filepath.Dir(path), func(t *testing.T) {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var other *session // the one of the other terminal
+			var fresh [][]byte
+			for _, match := range block.FindAllSubmatch(text, -1) {
+				s := newSession(string(match[1]))
+				fresh = append(fresh, nil)
+				if s.missing != "" {
+					t.Logf("not run, as there is no %s:\n%s", s.missing, s.shown)
+					continue
+				}
+				s.index = len(fresh) - 1
+				s.start(t)
+				if s.interrupted {
+					other = s
+					s.waitFor(t)
+					continue
+				}
+				fresh[s.index] = s.finish(t)
+				if other != nil {
+					syscall.Kill(-other.cmd.Process.Pid, syscall.SIGINT)
+					fresh[other.index] = other.finish(t)
+					other = nil
+				}
+			}
+			if other != nil {
+				t.Fatalf("nothing comes after\n%s", other.shown)
+			}
+			if *update {
+				i := -1
+				text = block.ReplaceAllFunc(text, func(old []byte) []byte {
+					if i++; fresh[i] == nil {
+						return old
+					}
+					return slices.Concat([]byte("```console\n"), fresh[i], []byte("```"))
+				})
+				if err := os.WriteFile(path, text, 0o666); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// A session is a block that is run.
+type session struct {
+	shown       string
+	interrupted bool
+	missing     string // a program that is not on this machine
+	index       int
+	commands    []string
+	outputs     [][]string // as shown
+	cmd         *exec.Cmd
+	output      string // the file of the real output
+}
+
+// mark separates the outputs of two commands.
+const mark = "== the next command =="
+
+func newSession(shown string) *session {
+	s := &session{shown: shown}
+	for line := range strings.Lines(shown) {
+		line = strings.TrimSuffix(line, "\n")
+		command, isCommand := strings.CutPrefix(line, "$ ")
+		last := len(s.outputs) - 1
+		switch {
+		case isCommand:
+			s.commands, s.outputs = append(s.commands, command), append(s.outputs, nil)
+		case line == "^C":
+			s.interrupted = true
+			s.outputs[last] = append(s.outputs[last], line)
+		default:
+			s.outputs[last] = append(s.outputs[last], line)
+		}
+	}
+	for _, name := range []string{"strace", "ss", "ps", "nc", "cc", "python3", "prlimit"} {
+		if _, err := exec.LookPath(name); err != nil && regexp.MustCompile(`(^|[\s|;])`+name+`\b`).MatchString(strings.Join(s.commands, "\n")) {
+			s.missing = name
+		}
+	}
+	return s
+}
+
+func (s *session) start(t *testing.T) {
+	t.Helper()
+	script := strings.Join(s.commands, "\necho '"+mark+"'\n") + "\n"
+	if s.interrupted {
+		script = "exec " + script
+	}
+	s.output = filepath.Join(t.TempDir(), "output")
+	out, err := os.Create(s.output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	s.cmd = exec.Command("bash", "-c", script)
+	s.cmd.Stdout, s.cmd.Stderr = out, out
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) })
+}
+
+// waitFor waits until the session has printed what it shows before the first "..." or "^C".
+func (s *session) waitFor(t *testing.T) {
+	t.Helper()
+	end := slices.IndexFunc(s.outputs[0], func(line string) bool { return line == "..." || line == "^C" })
+	want := strings.Join(append(slices.Clone(s.outputs[0][:end]), "..."), "\n")
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		text, err := os.ReadFile(s.output)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := compare(want, string(text), false); err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("$ %s\nprinted\n%s\nand not yet\n%s", s.commands[0], text, want)
+		}
+	}
+}
+
+// finish waits for the end of the session, compares, and returns the session with the real
+// output.
+func (s *session) finish(t *testing.T) (fresh []byte) {
+	t.Helper()
+	late := time.AfterFunc(patience, func() { syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) })
+	defer late.Stop()
+	var exit *exec.ExitError
+	if err := s.cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(s.output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	real := strings.Split(string(text), mark+"\n")
+	var out bytes.Buffer
+	for i, command := range s.commands {
+		fmt.Fprintf(&out, "$ %s\n", command)
+		if i >= len(real) {
+			t.Fatalf("$ %s\nwas not run: it ended with\n%s", command, text)
+		}
+		got := strings.TrimSuffix(real[i], "\n")
+		shown := strings.Join(s.outputs[i], "\n")
+		lines, err := compare(shown, got, strings.Contains(command, "trace"))
+		if err != nil && *update && !s.interrupted {
+			lines, err = strings.Split(got, "\n"), nil
+		}
+		if err != nil {
+			t.Errorf("$ %s\nprinted\n%s\nand the guide shows\n%s\n%v", command, got, shown, err)
+		}
+		for _, line := range lines {
+			if line != "" || len(lines) > 1 {
+				fmt.Fprintln(&out, line)
+			}
+		}
+	}
+	return out.Bytes()
+}
+
+// compare compares the lines of an output with those that are shown, and returns what is shown
+// with the real lines in it. Of a trace the system calls are compared, in their order, and
+// others may come between them.
+func compare(shown, real string, isTrace bool) (lines []string, err error) {
+	equal := same
+	if isTrace {
+		equal = sameCall
+	}
+	rest := strings.Split(real, "\n")
+	skip := isTrace
+	for line := range strings.SplitSeq(shown, "\n") {
+		if line == "..." || line == "^C" {
+			skip = skip || line == "..."
+			lines = append(lines, line)
+			continue
+		}
+		at := slices.IndexFunc(rest, func(r string) bool { return equal(line, r) })
+		if at < 0 || at > 0 && !skip {
+			return nil, fmt.Errorf("this is not there: %s", line)
+		}
+		lines = append(lines, rest[at])
+		rest, skip = rest[at+1:], isTrace
+	}
+	if !skip && strings.Join(rest, "") != "" {
+		return nil, fmt.Errorf("this is not shown: %s", rest[0])
+	}
+	return lines, nil
+}
+
+var (
+	number = regexp.MustCompile(`0x[0-9a-f]+|\d+(\.\d+)?`)
+	bars   = regexp.MustCompile(`[█▏▎▍▌▋▊▉]+`)
+	spaces = regexp.MustCompile(`\s+`)
+	call   = regexp.MustCompile(`(\w+)(\(| resumed>)`)
+)
+
+// same reports whether two lines have the same form: numbers may differ.
+func same(shown, real string) bool { return form(shown) == form(real) }
+
+func form(line string) string {
+	line = number.ReplaceAllString(line, "0")
+	line = bars.ReplaceAllString(line, " ")
+	return strings.TrimSpace(spaces.ReplaceAllString(line, " "))
+}
+
+// sameCall reports whether two lines of a trace are about the same system call.
+func sameCall(shown, real string) bool {
+	a, b := call.FindStringSubmatch(shown), call.FindStringSubmatch(real)
+	return a != nil && b != nil && a[1] == b[1] || a == nil && b == nil && same(shown, real)
+}
+
+// TestFunctions requires that a chapter tells of every function of its program, and of no
+// others.
+func TestFunctions(t *testing.T) {
+	for _, path := range chapters(t) {
+		dir := filepath.Dir(path)
+		if !strings.HasPrefix(dir, "server") && dir != "client" {
+			continue
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var told []string
+		for _, match := range regexp.MustCompile("\\*\\*`(\\w+)`\\*\\*").FindAllStringSubmatch(string(text), -1) {
+			told = append(told, match[1])
+		}
+		files, err := filepath.Glob(dir + "/*.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var functions []string
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") || filepath.Base(file) == "other.go" {
+				continue
+			}
+			tree, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, decl := range tree.Decls {
+				if f, ok := decl.(*ast.FuncDecl); ok && f.Name.Name != "main" {
+					functions = append(functions, f.Name.Name)
+				}
+			}
+		}
+		for _, name := range functions {
+			if !slices.Contains(told, name) {
+				t.Errorf("%s does not tell of %s", path, name)
+			}
+		}
+		for _, name := range told {
+			if !slices.Contains(functions, name) {
+				t.Errorf("%s tells of %s, which is not there", path, name)
+			}
+		}
+	}
+}
+
+// TestLinks requires that what the guide links to is there.
+func TestLinks(t *testing.T) {
+	for _, path := range chapters(t) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`).FindAllStringSubmatch(string(text), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), match[1])); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+	}
+}
