@@ -37,7 +37,11 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 	if err := sock.EnoughDescriptors(); err != nil {
 		return fmt.Errorf("listen %v: %w", addr, err)
 	}
-	listener, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
+	network := "tcp"
+	if addr.Addr().Is4() {
+		network = "tcp4" // with "tcp", 0.0.0.0 would take clients on IPv6, too
+	}
+	listener, err := net.ListenTCP(network, net.TCPAddrFromAddrPort(addr))
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,6 @@ type server struct {
 	clients   *echo.Clients
 	accepting bool           // a call of accept is under way
 	buffers   map[int][]byte // of calls under way: the kernel has them, which the garbage collector does not know
-	signal    [1]byte
 	failed    error
 }
 
@@ -70,7 +69,7 @@ func (s *server) accepted(r result) {
 	s.accepting = r.flags&more != 0
 	switch err := unix.Errno(-r.res); {
 	case r.res >= 0:
-		s.clients.Add(int(r.res), netip.AddrPort{}) // the address is asked for when it is needed
+		s.clients.Add(int(r.res), sock.PeerAddr(int(r.res))) // multishot accept does not tell the address
 		s.queueStep(int(r.res), echo.Read)
 	case sock.Exhausted(err):
 		s.clients.Full(fmt.Errorf("accept: %w", err))
@@ -105,7 +104,8 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 	fmt.Printf("Listening on port %d ...\n", bound.Port())
 
 	s := &server{ring: ring, listener: listener, clients: echo.NewClients(timeout), buffers: make(map[int][]byte)}
-	s.queue(call{op: opRead, fd: int32(stop), addr: uint64(uintptr(unsafe.Pointer(&s.signal))), len: 1})
+	s.buffers[stop] = make([]byte, 1)
+	s.queue(call{op: opRead, fd: int32(stop), addr: uint64(uintptr(unsafe.Pointer(&s.buffers[stop][0]))), len: 1})
 	for s.clients.Serving() && s.failed == nil {
 		dismissed, limit := s.clients.Dismiss()
 		for _, conn := range dismissed {

@@ -63,6 +63,31 @@ func TestChildrenThatDieAtOnce(t *testing.T) {
 	})
 }
 
+// A child that was stopped, by Ctrl-Z or a debugger, goes on with its reply.
+func TestStoppedChild(t *testing.T) {
+	each(t, forks, func(t *testing.T, d design) {
+		s := Serve(t, d.name)
+		conn := s.Swallower()
+		Receive(t, conn, 1000)
+		settled(s, d)
+		for range 5 {
+			if !d.keeps {
+				WaitFor(t, "a child waits in write", func() bool {
+					return slices.ContainsFunc(s.Children(), func(pid int) bool { return Calls(t, pid, unix.SYS_WRITE) })
+				})
+			}
+			Kill(t, unix.SIGSTOP, s.Children()...)
+			Kill(t, unix.SIGCONT, s.Children()...)
+		}
+		Receive(t, conn, 20000000-1000)
+		conn.Close()
+		s.Ask("5\n", 5)
+		if s.Stderr.String() != "" {
+			t.Errorf("standard error: %s", &s.Stderr)
+		}
+	})
+}
+
 // At a limit on processes some children live and some do not. The server serves with those
 // that do, a line a second is all that it says, and when there is room again the pool is full.
 func TestProcessLimit(t *testing.T) {

@@ -94,6 +94,13 @@ func (o *Output) String() string {
 	return o.buf.String()
 }
 
+// Shorten throws away all but the beginning of an output that has become long.
+func (o *Output) Shorten() {
+	o.lock.Lock()
+	defer o.lock.Unlock()
+	o.buf.Truncate(min(o.buf.Len(), 1000))
+}
+
 // Has reports whether the output contains a text.
 func (o *Output) Has(text string) bool { return o.Count(text) > 0 }
 

@@ -137,6 +137,17 @@ func TestIPv6(t *testing.T) {
 	})
 }
 
+// A server that listens on an IPv4 address does not listen on IPv6.
+func TestIPv4Only(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		s := Listening(t, Run(t, d.name, "-i", "0.0.0.0", "-p", "0"))
+		s.Ask("5\n", 5)
+		if !refuses(fmt.Sprintf("[::1]:%d", s.Port)) {
+			t.Error("it listens on [::1]")
+		}
+	})
+}
+
 // A server serves on when its standard output is closed.
 func TestClosedOutput(t *testing.T) {
 	each(t, all, func(t *testing.T, d design) {

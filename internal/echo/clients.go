@@ -114,6 +114,9 @@ func (c *Clients) Dismiss() (fds []int, wait time.Duration) {
 			fds = append(fds, fd)
 		}
 	}
+	if c.ending() && c.open == 0 {
+		return fds, 0
+	}
 	return fds, tick(c.timeout)
 }
 

@@ -149,7 +149,7 @@ func (f *Forked) Reply() (ok bool) {
 		call(unix.SYS_GETRANDOM, uintptr(unsafe.Pointer(&random)), uintptr(size), 0, 0)
 		n, errno := call(unix.SYS_WRITE, f.conn, uintptr(unsafe.Pointer(&random)), uintptr(size), 0)
 		f.sent += max(n, 0)
-		if errno != 0 && errno != unix.EAGAIN {
+		if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR { // EINTR: after SIGCONT
 			f.errno = errno
 			return false
 		}
@@ -169,7 +169,7 @@ func (f *Forked) Reply() (ok bool) {
 		switch {
 		case n == 0 && errno == 0:
 			return true
-		case errno != 0 && errno != unix.EAGAIN:
+		case errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR:
 			f.errno = errno
 			return f.taken == f.count
 		case f.taken == f.count && idle >= 1e9:

@@ -61,6 +61,6 @@ func cut(data []byte) (request, rest []byte, ended bool) {
 
 var errNoRequest = errors.New("closed without a request")
 
-func unread(err error) error { return fmt.Errorf("read request: %w", err) }
+func unread(err error) error { return fmt.Errorf("read request: %w", cause(err)) }
 
 func silent(timeout time.Duration) error { return fmt.Errorf("no request within %v", timeout) }

@@ -53,6 +53,15 @@ func (fd descriptor) setTimeout(option int, t time.Time) error {
 	return nil
 }
 
+// cause returns what the system has said, without what package net adds.
+func cause(err error) error {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}
+
 // timedOut reports whether a call has waited until its deadline.
 func timedOut(err error) bool {
 	return err == unix.EAGAIN || errors.Is(err, os.ErrDeadlineExceeded)

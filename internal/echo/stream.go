@@ -40,7 +40,7 @@ func (s *stream) wrote(n int, err error) error {
 	if err == nil || timedOut(err) || err == unix.EINTR {
 		return nil
 	}
-	return fmt.Errorf("send reply: %d of %d bytes sent: %w", s.sent-s.start, s.end-s.start, err)
+	return fmt.Errorf("send reply: %d of %d bytes sent: %w", s.sent-s.start, s.end-s.start, cause(err))
 }
 
 // look notes what the client has taken.
@@ -65,7 +65,7 @@ func (s *stream) stalled(timeout time.Duration) error {
 }
 
 func (s *stream) broken(err error) error {
-	return fmt.Errorf("send reply: %d of %d bytes taken: %w", max(0, s.taken-s.start), s.end-s.start, err)
+	return fmt.Errorf("send reply: %d of %d bytes taken: %w", max(0, s.taken-s.start), s.end-s.start, cause(err))
 }
 
 // finish reports whether the socket can be closed at once. close(2) resets the connection if

@@ -36,8 +36,8 @@ func Listen(addr netip.AddrPort, nonblocking bool) (listener int, bound netip.Ad
 // addresses.
 func ListenShared(addr netip.AddrPort, n int) (listeners []int, bound netip.AddrPort, err error) {
 	for len(listeners) < n {
-		// The first one has the port alone until it is bound: with SO_REUSEPORT a second
-		// server could take a part of the connections.
+		// The first one has the port alone until it listens: with SO_REUSEPORT a second server
+		// could take a part of the connections.
 		var listener int
 		listener, bound, err = open(addr, Nonblocking, len(listeners) > 0, true)
 		if err != nil {
@@ -91,13 +91,13 @@ func listen(listener int, to unix.Sockaddr, nonblocking, join, share bool) (boun
 	if err := unix.Bind(listener, to); err != nil {
 		return bound, err
 	}
+	if err := unix.Listen(listener, unix.SOMAXCONN); err != nil {
+		return bound, err
+	}
 	if share {
 		if err := unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 			return bound, err
 		}
-	}
-	if err := unix.Listen(listener, unix.SOMAXCONN); err != nil {
-		return bound, err
 	}
 	if err := EnoughDescriptors(); err != nil {
 		return bound, err
@@ -211,6 +211,15 @@ func Peer(conn int) string {
 		return fmt.Sprintf("client with unknown address (%v)", err)
 	}
 	return addrPort(from).String()
+}
+
+// PeerAddr is [Peer] as an address, which is not valid if it is not known.
+func PeerAddr(conn int) netip.AddrPort {
+	from, err := unix.Getpeername(conn)
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return addrPort(from)
 }
 
 // Sockaddr returns addr in the form that system calls take, and its address family.
