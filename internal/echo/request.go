@@ -1,10 +1,12 @@
 // Package echo is the protocol that every program here speaks. The client sends a
 // decimal number, and the server replies with that many random bytes.
 //
-// It has a blocking and a non-blocking form. [ReadRequest] and [SendReply] work on a
-// blocking socket, and return when they are done. A [Conn] works on a non-blocking one. It
-// does what can be done without waiting, and says what to wait for next; [Clients] is a
-// table of them.
+// It has the forms that the designs need. [ReadRequest] and [SendReply] work on a blocking
+// socket, and return when they are done; [ReadRequestFrom] and [SendReplyTo] do the same on a
+// connection of package net. A [Conn] works on a non-blocking socket. It does what can be done
+// without waiting, and says what to wait for next; or the kernel makes its calls, and it is
+// told what they have returned. [Clients] is a table of them. On Linux, Forked is for a forked
+// child, which must stay away from the Go runtime.
 package echo
 
 import (
