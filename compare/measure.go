@@ -78,7 +78,7 @@ func start(ctx context.Context, dir, addr string, d design, l load) (*server, er
 		return nil, err
 	}
 	go func() { s.ended <- s.cmd.Wait() }()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		select {
 		case err := <-s.ended:
 			return nil, s.failure(fmt.Errorf("it ended before it listened (%v)", err))
