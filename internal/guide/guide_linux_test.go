@@ -21,7 +21,7 @@ import (
 
 var update = flag.Bool("update", false, "put fresh outputs into the guide")
 
-// patience is how long a session may take.
+// patience is how long a block may take.
 const patience = 10 * time.Minute
 
 // chapters returns the README.md files, by their paths from the root.
@@ -42,12 +42,12 @@ func chapters(t *testing.T) (paths []string) {
 	return paths
 }
 
-// A block of the guide is a session: commands behind "$ ", each with its output below. A line
-// "..." stands for any lines. A session with a line "^C" is that of another terminal: its
-// command goes on while the next session runs, and then gets SIGINT.
+// A block of the guide shows a console: commands behind "$ ", each with its output below. A line
+// "..." stands for any lines. One with a line "^C" is that of another terminal: its
+// command goes on while the next one runs, and then gets SIGINT.
 var block = regexp.MustCompile("(?ms)^```console\n(.*?)^```$")
 
-// TestOutputs runs every session, and compares what it prints.
+// TestOutputs runs every block, and compares what it prints.
 func TestOutputs(t *testing.T) {
 	paths := chapters(t)
 	if out, err := exec.Command("go", "build", "-o", "bin/", "./...").CombinedOutput(); err != nil {
@@ -59,10 +59,10 @@ func TestOutputs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var other *session // the one of the other terminal
+			var other *console // the one of the other terminal
 			var fresh [][]byte
 			for _, match := range block.FindAllSubmatch(text, -1) {
-				s := newSession(string(match[1]))
+				s := newConsole(string(match[1]))
 				fresh = append(fresh, nil)
 				if s.missing != "" {
 					t.Logf("not run, as there is no %s:\n%s", s.missing, s.shown)
@@ -101,8 +101,8 @@ func TestOutputs(t *testing.T) {
 	}
 }
 
-// A session is a block that is run.
-type session struct {
+// A console is a block that is run.
+type console struct {
 	shown       string
 	interrupted bool
 	missing     string // a program that is not on this machine
@@ -116,8 +116,8 @@ type session struct {
 // mark separates the outputs of two commands.
 const mark = "== the next command =="
 
-func newSession(shown string) *session {
-	s := &session{shown: shown}
+func newConsole(shown string) *console {
+	s := &console{shown: shown}
 	for line := range strings.Lines(shown) {
 		line = strings.TrimSuffix(line, "\n")
 		command, isCommand := strings.CutPrefix(line, "$ ")
@@ -140,7 +140,7 @@ func newSession(shown string) *session {
 	return s
 }
 
-func (s *session) start(t *testing.T) {
+func (s *console) start(t *testing.T) {
 	t.Helper()
 	script := strings.Join(s.commands, "\necho '"+mark+"'\n") + "\n"
 	if s.interrupted {
@@ -161,8 +161,8 @@ func (s *session) start(t *testing.T) {
 	t.Cleanup(func() { syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) })
 }
 
-// waitFor waits until the session has printed what it shows before the first "..." or "^C".
-func (s *session) waitFor(t *testing.T) {
+// waitFor waits until the console has printed what it shows before the first "..." or "^C".
+func (s *console) waitFor(t *testing.T) {
 	t.Helper()
 	end := slices.IndexFunc(s.outputs[0], func(line string) bool { return line == "..." || line == "^C" })
 	want := strings.Join(append(slices.Clone(s.outputs[0][:end]), "..."), "\n")
@@ -180,9 +180,9 @@ func (s *session) waitFor(t *testing.T) {
 	}
 }
 
-// finish waits for the end of the session, compares, and returns the session with the real
+// finish waits for its end, compares, and returns the block with the real
 // output.
-func (s *session) finish(t *testing.T) (fresh []byte) {
+func (s *console) finish(t *testing.T) (fresh []byte) {
 	t.Helper()
 	late := time.AfterFunc(patience, func() { syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) })
 	defer late.Stop()
