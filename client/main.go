@@ -180,7 +180,7 @@ func request(childNum, conNum, count int) (status int, err error) {
 			switch {
 			case exit.ExitStatus() == 0:
 				fmt.Printf("Child %d is done\n", index)
-			case exit.ExitStatus() == terminated:
+			case exit.ExitStatus() == terminated, exit.Signal() == unix.SIGINT: // Ctrl-C before it could ignore that
 				fmt.Printf("Child %d was terminated\n", index)
 				status = max(status, 1)
 			case status <= 1:
@@ -193,6 +193,11 @@ func request(childNum, conNum, count int) (status int, err error) {
 		}
 	}
 	elapsed := time.Since(begin)
+	select {
+	case sig := <-stop: // it came with the end of the last child
+		status = 128 + int(sig.(unix.Signal))
+	default:
+	}
 	fmt.Fprint(os.Stderr, clearLine)
 	summarize(tallies, count, failed, elapsed)
 	return status, nil

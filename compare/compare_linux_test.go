@@ -210,7 +210,7 @@ func TestWithoutPeers(t *testing.T) {
 	dir := t.TempDir()
 	cmd := exec.Command(contract.Path("compare"), "-c", "2", "-t", "10", "-rounds", "1", "-with", "c,python", "server02")
 	cmd.Dir = contract.Root()
-	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "PATH="+path)
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "PATH="+path, "CGO_ENABLED=0")
 	p := contract.Start(t, cmd)
 	if status := p.Status(); status != 1 {
 		t.Errorf("status %d", status)
