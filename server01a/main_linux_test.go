@@ -7,6 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"runtime"
 	"sync"
 	"testing"
@@ -66,6 +69,33 @@ func TestForkWhileCollecting(t *testing.T) {
 	case <-done:
 	case err := <-failed:
 		t.Fatal(err)
+	}
+}
+
+// What a child calls is nosplit, or it might hang where it looks at its stack. The compiler and
+// the linker allow other calls.
+func TestChildCallsOnlyNosplit(t *testing.T) {
+	const child = `^main\.(fork|handle)$|^csdesign/internal/echo\.(call|isSpace|\(\*Forked\)\.(Receive|Reply|parse|announce|progress|waiting))$`
+	allowed := regexp.MustCompile(child + `|^golang\.org/x/sys/unix\.RawSyscall6?(\.abi0)?$|^syscall\.RawSyscall6?$|^runtime\.(memmove|panic\w+|gcWriteBarrier\w*)$`)
+	for _, flag := range []string{"-race=false", "-race"} { // with the race detector less is inlined
+		binary := filepath.Join(t.TempDir(), "server01a")
+		if out, err := exec.Command("go", "build", flag, "-o", binary, ".").CombinedOutput(); err != nil {
+			t.Logf("go build %s: %v %s", flag, err, out)
+			continue
+		}
+		out, err := exec.Command("go", "tool", "objdump", "-s", child, binary).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls := regexp.MustCompile(`\b(?:CALL|JMP) ([^ ]*[a-zA-Z][^ ]*)\(SB\)`).FindAllStringSubmatch(string(out), -1)
+		if len(calls) < 20 {
+			t.Fatalf("%d calls: %s", len(calls), out)
+		}
+		for _, call := range calls {
+			if !allowed.MatchString(call[1]) {
+				t.Errorf("%s: a child calls %s", flag, call[1])
+			}
+		}
 	}
 }
 
