@@ -15,8 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -140,9 +140,10 @@ var spare sync.Once
 // It is for a process with one goroutine that works. A goroutine that is locked to its thread
 // should not yield: that would be two context switches.
 func Yield() {
-	if calls.Add(1)%8 == 0 {
+	if now := time.Now(); now.Sub(yielded) >= 8*time.Millisecond {
+		yielded = now
 		runtime.Gosched()
 	}
 }
 
-var calls atomic.Int64
+var yielded time.Time
