@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"maps"
 	"net/netip"
 	"os"
 	"sync"
@@ -93,7 +94,7 @@ func cleanup(listener int, timeout time.Duration) {
 	if err := sock.Shutdown(listener); err != nil {
 		log.Fatal(err)
 	}
-	reexec.End(children, timeout)
+	reexec.End(maps.Keys(children), timeout)
 	os.Exit(0)
 }
 
@@ -124,10 +125,8 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 		if err != nil {
 			return err
 		}
-		err = createChild(index, conn)
-		for sock.Exhausted(err) {
+		for err = createChild(index, conn); sock.Exhausted(err); err = createChild(index, conn) {
 			sock.Pause(err)
-			err = createChild(index, conn)
 		}
 		if err != nil {
 			return err

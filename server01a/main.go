@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"maps"
 	"net/netip"
 	"os"
 	"sync"
@@ -71,11 +72,8 @@ func reapChildren() {
 // What system calls take, for a child that cannot allocate it.
 var (
 	allSignals    = ^uint64(0)
-	butSIGTERM    = ^uint64(1 << (unix.SIGTERM - 1))
 	parentSignals uint64
 	defaultAction [4]uint64 // SIG_DFL
-	request       = unix.PollFd{Events: unix.POLLIN}
-	limit         unix.Timespec // -timeout
 )
 
 // fork returns the PID of the child, in which it does not return. While signals are blocked,
@@ -84,32 +82,29 @@ var (
 //
 //go:nosplit
 //go:norace
-func fork(listener, conn int, client *echo.Forked) (pid uintptr, errno unix.Errno) {
+func fork(listener int, client *echo.Forked) (pid uintptr, errno unix.Errno) {
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&allSignals)), uintptr(unsafe.Pointer(&parentSignals)), 8, 0, 0)
 	pid, _, errno = unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 	if pid == 0 && errno == 0 {
-		handle(listener, conn, client)
+		handle(listener, client)
 	}
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&parentSignals)), 0, 8, 0, 0)
 	return pid, errno
 }
 
 // handle is all that a child does. SIGTERM, by which the parent tells a child to end, kills it
-// while it waits in ppoll for a request. At all other times SIGTERM is blocked.
+// while it waits for a request (ppoll(2), in Receive). At all other times SIGTERM is blocked.
 //
 //go:nosplit
 //go:norace
-func handle(listener, conn int, client *echo.Forked) {
+func handle(listener int, client *echo.Forked) {
 	unix.RawSyscall(unix.SYS_CLOSE, uintptr(listener), 0, 0)
 	unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0)
 	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGTERM), uintptr(unsafe.Pointer(&defaultAction)), 0, 8, 0, 0)
-	request.Fd = int32(conn)
 	status := uintptr(failed)
-	if ppid, _, _ := unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0); ppid == parent { // otherwise it died before prctl
-		unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&request)), 1, uintptr(unsafe.Pointer(&limit)), uintptr(unsafe.Pointer(&butSIGTERM)), 8, 0)
-		if client.Receive() && client.Reply() {
-			status = 0
-		}
+	ppid, _, _ := unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0) // another one, if the parent died before prctl
+	if ppid == parent && client.Receive() && client.Reply() {
+		status = 0
 	}
 	unix.RawSyscall(unix.SYS_EXIT_GROUP, status, 0, 0)
 }
@@ -120,7 +115,7 @@ func createChild(listener, conn int, c child, timeout time.Duration) error {
 	if err := clients[c.slot].Begin(conn, timeout); err != nil {
 		return err
 	}
-	pid, errno := fork(listener, conn, &clients[c.slot])
+	pid, errno := fork(listener, &clients[c.slot])
 	if errno != 0 {
 		return fmt.Errorf("fork: %w", errno)
 	}
@@ -134,17 +129,12 @@ func cleanup(listener int, timeout time.Duration) {
 	if err := sock.Shutdown(listener); err != nil {
 		log.Fatal(err)
 	}
-	pids := make(map[int]bool)
-	for pid := range children {
-		pids[pid] = true
-	}
-	reexec.End(pids, timeout)
+	reexec.End(maps.Keys(children), timeout)
 	os.Exit(0)
 }
 
 // serveForever returns only when something has gone wrong.
 func serveForever(addr netip.AddrPort, timeout time.Duration) error {
-	limit = unix.NsecToTimespec(timeout.Nanoseconds())
 	mem, err := unix.Mmap(-1, 0, int(unsafe.Sizeof(*clients)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON)
 	if err != nil {
 		return fmt.Errorf("map shared memory: %w", err)
@@ -178,10 +168,9 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 		if err != nil {
 			return err
 		}
-		err = createChild(listener, conn, child{slot, peer}, timeout)
-		for sock.Exhausted(err) {
+		c := child{slot, peer}
+		for err = createChild(listener, conn, c, timeout); sock.Exhausted(err); err = createChild(listener, conn, c, timeout) {
 			sock.Pause(err)
-			err = createChild(listener, conn, child{slot, peer}, timeout)
 		}
 		if err != nil {
 			return err

@@ -75,7 +75,7 @@ func TestForkWhileCollecting(t *testing.T) {
 // What a child calls is nosplit, or it might hang where it looks at its stack. The compiler and
 // the linker allow other calls.
 func TestChildCallsOnlyNosplit(t *testing.T) {
-	const child = `^main\.(fork|handle)$|^csdesign/internal/echo\.(call|isSpace|\(\*Forked\)\.(Receive|Reply|parse|announce|progress|waiting))$`
+	const child = `^main\.(fork|handle)$|^csdesign/internal/echo\.(call|parse|isSpace|announcement|\(\*Forked\)\.(Receive|Reply|progress|waiting))$`
 	allowed := regexp.MustCompile(child + `|^golang\.org/x/sys/unix\.RawSyscall6?(\.abi0)?$|^syscall\.RawSyscall6?$|^runtime\.(memmove|panic\w+|gcWriteBarrier\w*)$`)
 	for _, flag := range []string{"-race=false", "-race"} { // with the race detector less is inlined
 		binary := filepath.Join(t.TempDir(), "server01a")

@@ -26,7 +26,7 @@ type Conn struct {
 	peer     netip.AddrPort
 	timeout  time.Duration
 	input    []byte     // what the client has sent after the request under way
-	more     bool       // input filled the buffer, so its last request may be incomplete
+	more     bool       // a part of the last request of the input is still to be received
 	answered bool       // the client has sent a good request
 	closing  bool       // the server has shut down its side
 	room     []byte     // for what is received, and
@@ -39,9 +39,6 @@ func NewConn(fd int, peer netip.AddrPort, timeout time.Duration) *Conn {
 	return &Conn{stream: stream{fd: fd, socket: descriptor(fd), moved: time.Now()}, peer: peer, timeout: timeout}
 }
 
-// Busy reports whether a reply is under way.
-func (c *Conn) Busy() bool { return c.left() > 0 || len(c.input) > 0 }
-
 // Step does what can be done without waiting, and returns what to wait for before the
 // next step. It receives at most once and sends at most [ChunkSize] bytes, so that the
 // other clients do not have to wait. An error says why the connection ends. A client that
@@ -49,33 +46,21 @@ func (c *Conn) Busy() bool { return c.left() > 0 || len(c.input) > 0 }
 func (c *Conn) Step() (Want, error) {
 	g := generators.Get().(*generator)
 	defer generators.Put(g)
-	if c.closing {
-		if over, err := c.drain(g.buf[:], c.timeout); over {
-			return Done, err
-		}
-		return Read, nil
-	}
-	if c.left() == 0 && !c.hasRequest() {
+	if c.left() == 0 {
 		buf := g.buf[:MaxRequest+1] // one more, to see that a request is too long
-		had := copy(buf, c.input)
-		n, err := c.Read(buf[had:])
-		if open, err := c.received(buf, n, err); !open {
-			return Done, err
+		n, err := c.Read(buf[copy(buf, c.input):])
+		if want, err := c.received(buf, n, err); want != Write {
+			return want, err
 		}
-	}
-	if want, err := c.next(); want != Write || c.left() == 0 {
-		return want, err
 	}
 	// What the socket does not take is not kept: the next random bytes are as good.
-	if err := c.write(g.chunk(c.left())); err != nil {
-		return Done, err
-	}
-	return c.wants(), nil
+	n, err := c.Write(g.chunk(c.left()))
+	return c.written(n, err)
 }
 
 // Buffer is for a server that does not call read and write when the socket is ready, but has
 // the kernel do it (io_uring(7)). It returns the room for the next read, or the bytes of the
-// next write. They are the kernel's until the call is complete; then [Conn.Complete] comes.
+// next write. The kernel uses them until the call is complete. Call [Conn.Complete] then.
 func (c *Conn) Buffer(want Want) []byte {
 	if want == Write {
 		c.gen = generators.Get().(*generator)
@@ -90,34 +75,48 @@ func (c *Conn) Buffer(want Want) []byte {
 // Complete does what Step does, after the kernel has read n bytes into the [Conn.Buffer], or
 // written n of its bytes, or failed.
 func (c *Conn) Complete(n int, err error) (Want, error) {
-	if c.gen != nil {
-		generators.Put(c.gen)
-		c.gen = nil
-		if err := c.wrote(n, err); err != nil {
-			return Done, err
-		}
-		return c.nextCall()
+	if c.gen == nil {
+		return c.received(c.room, n, err)
 	}
-	if c.closing {
+	generators.Put(c.gen)
+	c.gen = nil
+	return c.written(n, err)
+}
+
+// received takes what a read has put into a buffer behind the input.
+func (c *Conn) received(buf []byte, n int, err error) (Want, error) {
+	had := len(c.input)
+	switch {
+	case c.closing:
 		if over, err := c.drained(n, err, c.timeout); over {
 			return Done, err
 		}
 		return Read, nil
+	case err == unix.EAGAIN:
+		return Read, nil
+	case err != nil:
+		return Done, unread(err)
+	case n == 0 && c.answered:
+		return Done, nil
+	case n == 0:
+		return Done, errNoRequest
 	}
-	if open, err := c.received(c.room, n, err); !open {
-		return Done, err
+	received := buf[:had+n]
+	c.more = len(received) == len(buf) && sock.Queued(c.fd, sock.Unread) > 0
+	c.moved = time.Now()
+	if c.answered {
+		received = bytes.TrimLeft(received, space) // also a newline that comes late
 	}
-	c.more = c.more && sock.Queued(c.fd, sock.Unread) > 0 // a read would wait
-	return c.nextCall()
+	c.input = append(c.input[:0], received...)
+	return c.next()
 }
 
-// nextCall is next, but to read more of a request is not left to Step.
-func (c *Conn) nextCall() (Want, error) {
-	want, err := c.next()
-	if want == Write && c.left() == 0 {
-		want = Read
+// written notes that a write has sent n bytes.
+func (c *Conn) written(n int, err error) (Want, error) {
+	if err := c.wrote(n, err); err != nil {
+		return Done, err
 	}
-	return want, err
+	return c.next()
 }
 
 // next begins the next reply, if there is a request, and returns what to wait for.
@@ -131,7 +130,7 @@ func (c *Conn) next() (Want, error) {
 }
 
 func (c *Conn) wants() Want {
-	if c.Busy() {
+	if c.left() > 0 {
 		return Write
 	}
 	return Read
@@ -148,48 +147,23 @@ func (c *Conn) Close() Want {
 }
 
 // hasRequest reports whether the input has a complete request. A newline ends a request,
-// or the end of what one recv(2) returns, if it has not filled the buffer.
+// and so does the end of what one recv(2) returns, if it has not filled the buffer.
 func (c *Conn) hasRequest() bool {
-	_, _, ended := cut(c.input)
+	_, _, ended := parse(c.input)
 	return ended || len(c.input) > 0 && !c.more || len(c.input) > MaxRequest
-}
-
-// received takes what a read has put into a buffer behind the input, and reports whether the
-// connection goes on.
-func (c *Conn) received(buf []byte, n int, err error) (open bool, _ error) {
-	had := len(c.input)
-	switch {
-	case err == unix.EAGAIN, n == 0 && had > 0:
-		c.more = false // the last request was complete
-		return true, nil
-	case err != nil:
-		return false, unread(err)
-	case n == 0 && c.answered:
-		return false, nil
-	case n == 0:
-		return false, errNoRequest
-	}
-	received := buf[:had+n]
-	c.more = len(received) == len(buf)
-	c.moved = time.Now()
-	if c.answered {
-		received = bytes.TrimLeft(received, space) // also a newline that comes late
-	}
-	c.input = append(c.input[:0], received...)
-	return true, nil
 }
 
 // reply begins the reply to the first request of the input.
 func (c *Conn) reply() error {
-	request, rest, _ := cut(c.input)
-	count, err := ParseRequest(request)
+	count, err := ParseRequest(c.input)
 	if err != nil {
 		return err
 	}
 	announce(count)
 	c.answered = true
 	c.begin(count)
-	c.input = append(c.input[:0], rest...)
+	size, _, _ := parse(c.input)
+	c.input = append(c.input[:0], bytes.TrimLeft(c.input[size:], space)...)
 	return nil
 }
 
@@ -207,7 +181,7 @@ func (c *Conn) Check() (Want, error) {
 	switch {
 	case err == nil:
 		return c.wants(), nil
-	case c.taken == c.sent && !c.Busy():
+	case c.taken == c.sent && c.left() == 0:
 		err = silent(c.timeout)
 	}
 	return Done, err

@@ -54,9 +54,14 @@ func FuzzParseRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, request []byte) {
 		got, err := ParseRequest(request)
 		// The standard library, kept to what the protocol allows.
-		text := strings.Trim(string(request), " \t\n\v\f\r")
-		want, wantErr := strconv.ParseUint(text, 10, 63)
-		bad := wantErr != nil || want > MaxReply || len(request) > MaxRequest
+		text := strings.TrimLeft(string(request), space)
+		line, _, ended := strings.Cut(text, "\n")
+		size := len(request) - len(text) + len(line)
+		if ended {
+			size++
+		}
+		want, wantErr := strconv.ParseUint(strings.TrimRight(line, space), 10, 63)
+		bad := wantErr != nil || want > MaxReply || size > MaxRequest
 		if bad != (err != nil) {
 			t.Fatalf("ParseRequest(%q): %v; want bad %v", request, err, bad)
 		}
@@ -207,12 +212,12 @@ func TestConn(t *testing.T) {
 			break
 		}
 	}
-	if !c.Busy() {
+	if c.left() == 0 {
 		t.Fatal("the whole reply was sent, but the client has read nothing")
 	}
 	done := make(chan []byte)
 	go func() { done <- receive(t, client, size) }()
-	for c.Busy() {
+	for c.left() > 0 {
 		if want, err := c.Step(); want == Done {
 			t.Fatalf("Step() = Done, %v", err)
 		}
@@ -310,7 +315,7 @@ func TestConnFullBuffer(t *testing.T) {
 	fd, client := socketPair(t, true)
 	c := NewConn(fd, netip.AddrPort{}, noLimit)
 	send(t, client, strings.Repeat("0\n", MaxRequest/2)+"7") // as many bytes as are received at once
-	for c.Step(); c.Busy(); {
+	for c.Step(); c.left() > 0 || len(c.input) > 0; {
 		if want, err := c.Step(); want == Done {
 			t.Fatalf("Step() = Done, %v", err)
 		}

@@ -21,20 +21,24 @@ import (
 // use raw system calls, of which the scheduler is not told. What the child has to say
 // stays in the Forked, in memory that it shares with its parent (mmap(2), MAP_SHARED).
 type Forked struct {
-	conn    uintptr
-	timeout int64                // in ns
-	request [MaxRequest + 1]byte // one more, to see that it is too long
-	size    int64                // of the request, -1 before it is there
-	count   int64                // of the reply, -1 for a bad request
-	sent    int64
-	taken   int64 // what the client's TCP has acknowledged
-	moved   int64 // the time in ns when it last did
-	errno   unix.Errno
+	conn     uintptr
+	timeout  int64 // in ns
+	readable unix.PollFd
+	limit    unix.Timespec        // timeout, for ppoll
+	request  [MaxRequest + 1]byte // one more, to see that it is too long
+	size     int64                // of the request, -1 if it was not received
+	count    int64                // of the reply, -1 for a bad request
+	sent     int64
+	taken    int64 // what the client's TCP has acknowledged
+	moved    int64 // the time in ns when it last did
+	errno    unix.Errno
 }
 
 // Begin is for the parent, before it forks.
 func (f *Forked) Begin(conn int, timeout time.Duration) error {
 	*f = Forked{conn: uintptr(conn), timeout: timeout.Nanoseconds(), size: -1, count: -1}
+	f.readable = unix.PollFd{Fd: int32(conn), Events: unix.POLLIN}
+	f.limit = unix.NsecToTimespec(f.timeout)
 	t := time.Now().Add(tick(timeout))
 	if err := descriptor(conn).SetReadDeadline(t); err != nil {
 		return err
@@ -65,81 +69,32 @@ func (f *Forked) Err() error {
 
 // Only one child uses its copy of these.
 var (
-	random [ChunkSize]byte
-	line   [80]byte
-	queued int32
-	now    unix.Timespec
+	butSIGTERM = ^uint64(1 << (unix.SIGTERM - 1))
+	random     [ChunkSize]byte
+	line       [80]byte
+	queued     int32
+	now        unix.Timespec
 )
 
 //go:nosplit
 //go:norace
-func call(number, a, b, c, d uintptr) (int64, unix.Errno) {
-	r, _, errno := unix.RawSyscall6(number, a, b, c, d, 0, 0)
+func call(number, a, b, c, d, e uintptr) (int64, unix.Errno) {
+	r, _, errno := unix.RawSyscall6(number, a, b, c, d, e, 0)
 	return int64(r), errno
 }
 
-// Receive receives a request that has arrived, and reports whether it is a good one.
+// Receive waits for a request, and reports whether it is a good one. In a process that blocks
+// SIGTERM, it is only here that SIGTERM can end the process.
 //
 //go:nosplit
 //go:norace
 func (f *Forked) Receive() (ok bool) {
-	n, errno := call(unix.SYS_RECVFROM, f.conn, uintptr(unsafe.Pointer(&f.request)), MaxRequest+1, unix.MSG_DONTWAIT)
-	if errno != 0 {
-		f.errno = errno
-		return false
+	call(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&f.readable)), 1, uintptr(unsafe.Pointer(&f.limit)), uintptr(unsafe.Pointer(&butSIGTERM)), 8)
+	f.size, f.errno = call(unix.SYS_RECVFROM, f.conn, uintptr(unsafe.Pointer(&f.request)), MaxRequest+1, unix.MSG_DONTWAIT, 0)
+	if f.errno == 0 {
+		_, f.count, _ = parse(f.request[:f.size])
 	}
-	f.size = n
-	f.parse()
 	return f.count >= 0
-}
-
-//go:nosplit
-//go:norace
-func isSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
-
-// parse does what [ParseRequest] does.
-//
-//go:nosplit
-//go:norace
-func (f *Forked) parse() {
-	i, count := int64(0), int64(0)
-	for i < f.size && isSpace(f.request[i]) {
-		i++
-	}
-	digits := i
-	for ; i < f.size && '0' <= f.request[i] && f.request[i] <= '9' && count <= MaxReply; i++ {
-		count = 10*count + int64(f.request[i]-'0')
-	}
-	bad := i == digits || count > MaxReply
-	for ; i < f.size && f.request[i] != '\n'; i++ {
-		bad = bad || !isSpace(f.request[i])
-	}
-	long := i >= MaxRequest && f.size > MaxRequest
-	if !bad && !long {
-		f.count = count
-	}
-}
-
-// announce does what the function announce does.
-//
-//go:nosplit
-//go:norace
-func (f *Forked) announce() {
-	const before, after = "Got request to send ", " bytes. Sending them all...\n"
-	start := len(line)
-	for i := len(after) - 1; i >= 0; i-- { // with the race detector, copy is a function that is not nosplit
-		start--
-		line[start] = after[i]
-	}
-	for n, first := f.count, true; n > 0 || first; n, first = n/10, false {
-		start--
-		line[start] = byte('0' + n%10)
-	}
-	for i := len(before) - 1; i >= 0; i-- {
-		start--
-		line[start] = before[i]
-	}
-	call(unix.SYS_WRITE, 1, uintptr(unsafe.Pointer(&line[start])), uintptr(len(line)-start), 0)
 }
 
 // Reply sends the reply, and reports whether the client has taken it, or will. Then the
@@ -148,12 +103,13 @@ func (f *Forked) announce() {
 //go:nosplit
 //go:norace
 func (f *Forked) Reply() (ok bool) {
-	f.announce()
+	text := announcement(&line, f.count)
+	call(unix.SYS_WRITE, 1, uintptr(unsafe.Pointer(&text[0])), uintptr(len(text)), 0, 0)
 	f.progress()
 	for f.sent < f.count {
 		size := min(f.count-f.sent, ChunkSize)
-		call(unix.SYS_GETRANDOM, uintptr(unsafe.Pointer(&random)), uintptr(size), 0, 0)
-		n, errno := call(unix.SYS_WRITE, f.conn, uintptr(unsafe.Pointer(&random)), uintptr(size), 0)
+		call(unix.SYS_GETRANDOM, uintptr(unsafe.Pointer(&random)), uintptr(size), 0, 0, 0)
+		n, errno := call(unix.SYS_WRITE, f.conn, uintptr(unsafe.Pointer(&random)), uintptr(size), 0, 0)
 		f.sent += max(n, 0)
 		if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR { // EINTR: after SIGCONT
 			f.errno = errno
@@ -166,11 +122,11 @@ func (f *Forked) Reply() (ok bool) {
 	if f.waiting(unix.SIOCINQ) == 0 && f.waiting(unix.SIOCOUTQNSD) == 0 {
 		return true
 	}
-	if _, errno := call(unix.SYS_SHUTDOWN, f.conn, unix.SHUT_WR, 0, 0); errno != 0 {
+	if _, errno := call(unix.SYS_SHUTDOWN, f.conn, unix.SHUT_WR, 0, 0, 0); errno != 0 {
 		return true // the client has gone
 	}
 	for { // as stream.drain does
-		n, errno := call(unix.SYS_READ, f.conn, uintptr(unsafe.Pointer(&random)), ChunkSize, 0)
+		n, errno := call(unix.SYS_READ, f.conn, uintptr(unsafe.Pointer(&random)), ChunkSize, 0, 0)
 		idle := f.progress()
 		switch {
 		case n == 0 && errno == 0:
@@ -191,7 +147,7 @@ func (f *Forked) Reply() (ok bool) {
 //go:nosplit
 //go:norace
 func (f *Forked) progress() (idle int64) {
-	call(unix.SYS_CLOCK_GETTIME, unix.CLOCK_MONOTONIC, uintptr(unsafe.Pointer(&now)), 0, 0)
+	call(unix.SYS_CLOCK_GETTIME, unix.CLOCK_MONOTONIC, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
 	t := int64(now.Sec)*1e9 + int64(now.Nsec)
 	if taken := f.sent - f.waiting(unix.SIOCOUTQ); taken > f.taken || f.moved == 0 {
 		f.taken, f.moved = taken, t
@@ -202,6 +158,6 @@ func (f *Forked) progress() (idle int64) {
 //go:nosplit
 //go:norace
 func (f *Forked) waiting(which uintptr) int64 {
-	call(unix.SYS_IOCTL, f.conn, which, uintptr(unsafe.Pointer(&queued)), 0)
+	call(unix.SYS_IOCTL, f.conn, which, uintptr(unsafe.Pointer(&queued)), 0, 0)
 	return int64(queued)
 }

@@ -7,7 +7,6 @@ import (
 	"log"
 	"math/rand/v2"
 	"os"
-	"strconv"
 	"sync"
 )
 
@@ -40,15 +39,35 @@ func (g *generator) chunk(left int64) []byte {
 	return p
 }
 
-// announce logs a request on standard output. It is fmt.Printf without garbage.
+// announce logs a request on standard output.
 func announce(count int64) {
 	var buf [80]byte
-	line := append(buf[:0], "Got request to send "...)
-	line = strconv.AppendInt(line, count, 10)
-	line = append(line, " bytes. Sending them all...\n"...)
-	if _, err := os.Stdout.Write(line); err != nil {
+	if _, err := os.Stdout.Write(announcement(&buf, count)); err != nil {
 		unlogged.Do(func() { log.Printf("requests are no longer logged: %v", err) })
 	}
+}
+
+// announcement writes the line of a request to the end of buf. It is fmt.Appendf without
+// garbage, and nosplit and norace for forked children, see Forked.
+//
+//go:nosplit
+//go:norace
+func announcement(buf *[80]byte, count int64) (line []byte) {
+	const before, after = "Got request to send ", " bytes. Sending them all...\n"
+	start := len(buf) - len(after)
+	for i := range len(after) { // with the race detector, copy is a function that is not nosplit
+		buf[start+i] = after[i]
+	}
+	for digit := true; digit; digit = count > 0 {
+		start--
+		buf[start] = byte('0' + count%10)
+		count /= 10
+	}
+	start -= len(before)
+	for i := range len(before) {
+		buf[start+i] = before[i]
+	}
+	return buf[start:]
 }
 
 var unlogged sync.Once

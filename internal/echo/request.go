@@ -10,10 +10,8 @@
 package echo
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 )
 
@@ -30,13 +28,44 @@ const (
 // ParseRequest returns the number of bytes that the first request in data asks for. A request
 // is a line that consists of ASCII digits, with white space around them.
 func ParseRequest(data []byte) (count int64, err error) {
-	request, _, _ := cut(data)
-	n, err := strconv.ParseUint(string(bytes.Trim(request, space)), 10, 63)
-	if err != nil || n > MaxReply || len(request) > MaxRequest {
-		return 0, badRequest(request)
+	size, count, _ := parse(data)
+	if count < 0 {
+		return 0, badRequest(data[:size])
 	}
-	return int64(n), nil
+	return count, nil
 }
+
+// parse returns the size of the first request in data and the number in it, -1 for a bad
+// request. A request ends with the first newline after its digits, or else with the data.
+//
+// parse is nosplit and norace for forked children, see Forked.
+//
+//go:nosplit
+//go:norace
+func parse(data []byte) (size int, count int64, ended bool) {
+	for size < len(data) && isSpace(data[size]) {
+		size++
+	}
+	digits := size
+	for ; size < len(data) && '0' <= data[size] && data[size] <= '9' && count <= MaxReply; size++ {
+		count = 10*count + int64(data[size]-'0')
+	}
+	bad := size == digits || count > MaxReply
+	for ; size < len(data) && data[size] != '\n'; size++ {
+		bad = bad || !isSpace(data[size])
+	}
+	if ended = size < len(data); ended {
+		size++
+	}
+	if bad || size > MaxRequest {
+		count = -1
+	}
+	return size, count, ended
+}
+
+//go:nosplit
+//go:norace
+func isSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
 
 func badRequest(request []byte) error {
 	const most = 40
@@ -45,18 +74,6 @@ func badRequest(request []byte) error {
 		more = fmt.Sprintf("... of %d bytes or more", len(request))
 	}
 	return fmt.Errorf("bad request %.*q%s: want a decimal number of bytes from 0 to %d", most, request, more, MaxReply)
-}
-
-// cut cuts the first request off what a client has sent. It ends with the first newline
-// after its digits, or else with the data.
-func cut(data []byte) (request, rest []byte, ended bool) {
-	start := len(data) - len(bytes.TrimLeft(data, space))
-	end := bytes.IndexByte(data[start:], '\n')
-	if end < 0 {
-		return data, nil, false
-	}
-	end += start + 1
-	return data[:end], bytes.TrimLeft(data[end:], space), true
 }
 
 // Other errors of both forms.

@@ -3,6 +3,7 @@ package reexec
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"log"
 	"maps"
 	"os"
@@ -128,16 +129,14 @@ func (p *Pool) Reap() error {
 
 // End ends the children as the function [End] does.
 func (p *Pool) End(timeout time.Duration) {
-	running := make(map[int]bool)
-	for _, c := range p.children {
-		if c.pid != 0 {
-			running[c.pid] = true
+	places := make(map[int]*child)
+	for index := range p.children {
+		if c := &p.children[index]; c.pid != 0 {
+			places[c.pid] = c
 		}
 	}
-	ended := End(running, timeout)
-	for index := range p.children {
-		c := &p.children[index]
-		c.switches += ended[c.pid].Switches
+	for pid, exit := range End(maps.Keys(places), timeout) {
+		places[pid].switches += exit.Switches
 	}
 }
 
@@ -191,25 +190,30 @@ func Ended(yield func(pid int, exit Exit) bool) {
 // End ends these children, and returns how they ended. It sends SIGTERM to each, on which a
 // child finishes its reply, and SIGKILL to those that still run after timeout. Nothing else
 // may use [Ended] meanwhile.
-func End(children map[int]bool, timeout time.Duration) (ended map[int]Exit) {
+func End(pids iter.Seq[int], timeout time.Duration) (ended map[int]Exit) {
 	died, deadline := Died(), time.After(timeout)
-	young := maps.Clone(children) // those that have not got SIGTERM
+	told := make(map[int]bool) // the children that run, and whether they have got SIGTERM
+	for pid := range pids {
+		told[pid] = false
+	}
 	ended = make(map[int]Exit)
 	for {
 		for pid, exit := range Ended {
-			delete(children, pid)
-			delete(young, pid)
-			ended[pid] = exit
+			if _, ours := told[pid]; ours {
+				ended[pid] = exit
+				delete(told, pid)
+			}
 		}
-		if len(children) == 0 {
+		if len(told) == 0 {
 			return ended
 		}
 		var again <-chan time.Time
-		for pid := range young {
-			if ready(pid) {
+		for pid := range told {
+			if !told[pid] && ready(pid) {
 				kill(pid, unix.SIGTERM)
-				delete(young, pid)
-			} else {
+				told[pid] = true
+			}
+			if !told[pid] {
 				again = time.After(time.Millisecond)
 			}
 		}
@@ -217,7 +221,7 @@ func End(children map[int]bool, timeout time.Duration) (ended map[int]Exit) {
 		case <-died:
 		case <-again:
 		case <-deadline:
-			for pid := range children {
+			for pid := range told {
 				kill(pid, unix.SIGKILL)
 			}
 		}

@@ -3,6 +3,7 @@ package reexec
 import (
 	"os"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -121,19 +122,11 @@ func TestExit(t *testing.T) {
 	}
 }
 
-func set(pids ...int) map[int]bool {
-	m := make(map[int]bool)
-	for _, pid := range pids {
-		m[pid] = true
-	}
-	return m
-}
-
 func TestEnd(t *testing.T) {
-	End(set(startAndAwait(t, "terminate"), startAndAwait(t, "terminate")), time.Hour)
+	End(slices.Values([]int{startAndAwait(t, "terminate"), startAndAwait(t, "terminate")}), time.Hour)
 	// This one ignores SIGTERM.
 	pid := startAndAwait(t, "wait")
-	End(set(pid), 10*time.Millisecond)
+	End(slices.Values([]int{pid}), 10*time.Millisecond)
 	if err := unix.Kill(pid, 0); err != unix.ESRCH {
 		t.Errorf("child %d after End: %v", pid, err)
 	}
@@ -142,7 +135,7 @@ func TestEnd(t *testing.T) {
 // A child that is told to end before it is ready is not killed.
 func TestEndAtOnce(t *testing.T) {
 	fd, words := twoWords(t)
-	End(set(start(t, "count at the end", 0, fd)), time.Hour)
+	End(slices.Values([]int{start(t, "count at the end", 0, fd)}), time.Hour)
 	if n := words[0].Load(); n != 1000 {
 		t.Errorf("the child counted %d, want 1000", n)
 	}
