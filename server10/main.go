@@ -69,7 +69,7 @@ func (s *server) accepted(r result) {
 	s.accepting = r.flags&more != 0
 	switch err := unix.Errno(-r.res); {
 	case r.res >= 0:
-		s.clients.Add(int(r.res), sock.PeerAddr(int(r.res))) // multishot accept does not tell the address
+		s.clients.Add(int(r.res), sock.Peer(int(r.res))) // multishot accept does not tell the address
 		s.queueStep(int(r.res), echo.Read)
 	case sock.Exhausted(err):
 		s.clients.Full(fmt.Errorf("accept: %w", err))

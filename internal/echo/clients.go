@@ -29,8 +29,7 @@ func NewClients(timeout time.Duration) *Clients {
 	return &Clients{timeout: timeout}
 }
 
-// Add puts a new client into the table, by its socket. It waits for a request. The address
-// of the client may be unknown.
+// Add puts a new client into the table, by its socket. It waits for a request.
 func (c *Clients) Add(fd int, peer netip.AddrPort) {
 	for len(c.conns) <= fd {
 		c.conns = append(c.conns, nil)
@@ -123,11 +122,7 @@ func (c *Clients) Dismiss() (fds []int, wait time.Duration) {
 func (c *Clients) settle(fd int, want Want, err error) Want {
 	conn := c.conns[fd]
 	if err != nil {
-		peer := conn.peer.String()
-		if !conn.peer.IsValid() {
-			peer = sock.Peer(fd)
-		}
-		log.Printf("%s: %v", peer, err)
+		log.Printf("%v: %v", conn.peer, err)
 	}
 	// At the end a request that has arrived is still answered.
 	if want == Read && c.ending() && !conn.closing && sock.Queued(fd, sock.Unread) == 0 {

@@ -28,33 +28,41 @@ const (
 // queue of a listener is full, the kernel drops a new connection, and its client tries
 // again after a second (listen(2); Stevens, section 4.5).
 func Listen(addr netip.AddrPort, nonblocking bool) (listener int, bound netip.AddrPort, err error) {
-	return open(addr, nonblocking, false, false)
+	return open(addr, nonblocking, false)
 }
 
 // ListenShared returns n non-blocking listeners on one port (SO_REUSEPORT, socket(7)). Each
 // has a queue of its own, and the kernel puts a connection into one of them, by a hash of the
 // addresses.
 func ListenShared(addr netip.AddrPort, n int) (listeners []int, bound netip.AddrPort, err error) {
+	bound = addr
 	for len(listeners) < n {
 		// The first one has the port alone until it listens: with SO_REUSEPORT a second server
 		// could take a part of the connections.
 		var listener int
-		listener, bound, err = open(addr, Nonblocking, len(listeners) > 0, true)
+		listener, bound, err = open(bound, Nonblocking, len(listeners) > 0)
+		if err == nil {
+			err = share(listener)
+		}
 		if err != nil {
 			return nil, addr, err
 		}
 		listeners = append(listeners, listener)
-		addr = bound
 	}
 	return listeners, bound, nil
 }
 
-func open(addr netip.AddrPort, nonblocking, join, share bool) (listener int, bound netip.AddrPort, err error) {
+// share lets a listener share its port with others that do the same.
+func share(listener int) error {
+	return unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+}
+
+func open(addr netip.AddrPort, nonblocking, shared bool) (listener int, bound netip.AddrPort, err error) {
 	to, family := Sockaddr(addr)
 	listener, err = unix.Socket(family, unix.SOCK_STREAM, 0)
 	if err == nil {
 		unix.CloseOnExec(listener)
-		if bound, err = listen(listener, to, nonblocking, join, share); err != nil {
+		if bound, err = listen(listener, to, nonblocking, shared); err != nil {
 			unix.Close(listener)
 		}
 	}
@@ -67,9 +75,8 @@ func open(addr netip.AddrPort, nonblocking, join, share bool) (listener int, bou
 	return listener, bound, nil
 }
 
-// listen makes a socket a listener. It joins others on the same port, or shares the port with
-// those that come later.
-func listen(listener int, to unix.Sockaddr, nonblocking, join, share bool) (bound netip.AddrPort, err error) {
+// listen makes a socket a listener.
+func listen(listener int, to unix.Sockaddr, nonblocking, shared bool) (bound netip.AddrPort, err error) {
 	if err := unix.SetNonblock(listener, nonblocking); err != nil {
 		return bound, err
 	}
@@ -83,8 +90,8 @@ func listen(listener int, to unix.Sockaddr, nonblocking, join, share bool) (boun
 	if err := unix.SetsockoptInt(listener, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return bound, err
 	}
-	if join {
-		if err := unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+	if shared {
+		if err := share(listener); err != nil {
 			return bound, err
 		}
 	}
@@ -93,11 +100,6 @@ func listen(listener int, to unix.Sockaddr, nonblocking, join, share bool) (boun
 	}
 	if err := unix.Listen(listener, unix.SOMAXCONN); err != nil {
 		return bound, err
-	}
-	if share {
-		if err := unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-			return bound, err
-		}
 	}
 	if err := EnoughDescriptors(); err != nil {
 		return bound, err
@@ -203,21 +205,12 @@ func Shutdown(listener int) error {
 	return nil
 }
 
-// Peer returns the address at the other end of a connection, or says that it is not known:
-// a connection that was reset has no other end (ENOTCONN).
-func Peer(conn int) string {
+// Peer returns the address at the other end of a connection. It is 0.0.0.0:0 when a reset has
+// already ended the connection (ENOTCONN).
+func Peer(conn int) netip.AddrPort {
 	from, err := unix.Getpeername(conn)
 	if err != nil {
-		return fmt.Sprintf("client with unknown address (%v)", err)
-	}
-	return addrPort(from).String()
-}
-
-// PeerAddr is [Peer] as an address, which is not valid if it is not known.
-func PeerAddr(conn int) netip.AddrPort {
-	from, err := unix.Getpeername(conn)
-	if err != nil {
-		return netip.AddrPort{}
+		return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 	}
 	return addrPort(from)
 }

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -45,7 +44,7 @@ func TestConnectAndAccept(t *testing.T) {
 		if peer.Addr().String() != test.connect {
 			t.Errorf("a client from %s has the address %v", test.connect, peer)
 		}
-		if again := Peer(conn); again != peer.String() {
+		if again := Peer(conn); again != peer {
 			t.Errorf("Peer = %v, Accept said %v", again, peer)
 		}
 		for _, fd := range []int{listener, conn} {
@@ -81,7 +80,7 @@ func TestErrors(t *testing.T) {
 	if _, _, err := Accept(closed); !errors.Is(err, unix.EINVAL) {
 		t.Errorf("accept after Shutdown: %v", err)
 	}
-	if peer := Peer(closed); !strings.Contains(peer, "not connected") {
+	if peer := Peer(closed).String(); peer != "0.0.0.0:0" {
 		t.Errorf("peer of a listener: %s", peer)
 	}
 }
