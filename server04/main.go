@@ -86,11 +86,10 @@ func childLoop(channel int, terminate <-chan os.Signal, timeout time.Duration) e
 	}
 }
 
-// A child is what the parent knows of a child, and of those that had its place before it.
+// A child is what the parent knows of a child.
 type child struct {
-	channel int   // the parent's end, or -1
-	free    bool  // the child waits for a connection
-	count   int64 // connections passed to it
+	channel int  // the parent's end, or -1
+	free    bool // the child waits for a connection
 }
 
 // hear reads what the child says: that it is free or, by the end of the channel, that it has
@@ -112,6 +111,7 @@ func (c *child) hangUp() {
 type server struct {
 	listener int
 	children []child
+	counts   []int64        // connections passed to each child, and to those that had its place before it
 	conn     int            // a connection that has to wait for a child, or -1
 	peer     netip.AddrPort // its client
 }
@@ -138,18 +138,14 @@ func (s *server) createChild(index int) (pid int, err error) {
 	return pid, nil
 }
 
-// freeChild returns the first child that is free, or nil.
-func (s *server) freeChild() *child {
-	index := slices.IndexFunc(s.children, func(c child) bool { return c.free })
-	if index < 0 {
-		return nil
-	}
-	return &s.children[index]
+// freeChild returns the index of the first child that is free, or -1.
+func (s *server) freeChild() int {
+	return slices.IndexFunc(s.children, func(c child) bool { return c.free })
 }
 
 // acceptClients accepts clients, and passes each to a child, as long as a child is free.
 func (s *server) acceptClients() error {
-	for c := s.freeChild(); c != nil; c = s.freeChild() {
+	for index := s.freeChild(); index >= 0; index = s.freeChild() {
 		if s.conn < 0 {
 			conn, peer, err := sock.TryAccept(s.listener, sock.Blocking)
 			if errors.Is(err, unix.EAGAIN) {
@@ -164,13 +160,14 @@ func (s *server) acceptClients() error {
 			}
 			s.conn, s.peer = conn, peer
 		}
+		c := &s.children[index]
 		if err := writeFD(c.channel, s.conn, s.peer); err != nil {
 			c.hangUp() // the child has just died (EPIPE), so another one gets the connection
 			continue
 		}
 		unix.Close(s.conn) // the child has its own copy
 		s.conn, c.free = -1, false
-		c.count++
+		s.counts[index]++
 	}
 	return nil
 }
@@ -185,7 +182,7 @@ func (s *server) wait(stop, died int, limit time.Duration) (readable unix.FdSet,
 			readable.Set(c.channel)
 		}
 	}
-	if s.conn < 0 && s.freeChild() != nil {
+	if s.conn < 0 && s.freeChild() >= 0 {
 		readable.Set(s.listener)
 	}
 	timeval := unix.NsecToTimeval(limit.Nanoseconds())
@@ -200,13 +197,11 @@ func (s *server) wait(stop, died int, limit time.Duration) (readable unix.FdSet,
 }
 
 func (s *server) printStats() {
-	counts := make([]int64, len(s.children))
 	fmt.Println()
-	for index, c := range s.children {
-		counts[index] = c.count
-		fmt.Printf("child %-2d: %d times\n", index, c.count)
+	for index, count := range s.counts {
+		fmt.Printf("child %-2d: %d times\n", index, count)
 	}
-	fmt.Printf("\n%s", stats.Summary("child", counts, nil))
+	fmt.Printf("\n%s", stats.Summary("child", s.counts, nil))
 }
 
 // serve returns nil when it has been told to stop.
@@ -262,7 +257,8 @@ func serveForever(addr netip.AddrPort, childNum int, timeout time.Duration) erro
 	}
 	fmt.Printf("Listening on port %d ...\n", bound.Port())
 
-	s := &server{listener: listener, children: slices.Repeat([]child{{channel: -1}}, childNum), conn: -1}
+	children := slices.Repeat([]child{{channel: -1}}, childNum)
+	s := &server{listener: listener, children: children, counts: make([]int64, childNum), conn: -1}
 	pool := reexec.NewPool(childNum, s.createChild)
 	err = s.serve(pool, stop, died)
 	err = errors.Join(err, unix.Close(listener))
