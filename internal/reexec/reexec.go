@@ -132,12 +132,13 @@ func startThreads() {
 
 var spare sync.Once
 
-// Yield tells the scheduler of the Go runtime, in every eighth call, that the process is not
-// busy with a long computation. The runtime's monitor thread takes a goroutine for busy that
-// has not been scheduled again for 10 ms, even if it only waits in one system call after the
-// other, and takes its processor away, again and again.
+// Yield tells the scheduler of the Go runtime that the process is not busy with a long
+// computation. The runtime's monitor thread thinks so of a goroutine that has not been scheduled
+// again for 10 ms, even if it only waits in one system call after the other, and takes its
+// processor away again and again. A call of the scheduler wakes another thread, so it is made
+// every 8 ms and not more often.
 //
-// It is for a process with one goroutine that works. A goroutine that is locked to its thread
+// Yield is for a process with one goroutine that works. A goroutine that is locked to its thread
 // should not yield: that would be two context switches.
 func Yield() {
 	if now := time.Now(); now.Sub(yielded) >= 8*time.Millisecond {
