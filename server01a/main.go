@@ -18,6 +18,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 	"unsafe"
@@ -182,6 +183,9 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 }
 
 func main() {
+	// After a fork the kernel copies each page to which the parent writes. The fewer threads run
+	// goroutines, the fewer pages these are.
+	runtime.GOMAXPROCS(1)
 	host, port, timeout := option.Server()
 	option.Parse()
 	log.Fatal(serveForever(netip.AddrPortFrom(*host, uint16(*port)), *timeout))
