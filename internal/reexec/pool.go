@@ -50,6 +50,10 @@ func NewPool(n int, create func(index int) (pid int, err error)) *Pool {
 func (p *Pool) Keep(stop <-chan os.Signal) error {
 	died := Died()
 	for {
+		// Reap first: a child of the shell that became this program may have died before.
+		if err := p.Reap(); err != nil {
+			return err
+		}
 		wait, err := p.Fill()
 		if err != nil {
 			return err
@@ -59,9 +63,6 @@ func (p *Pool) Keep(stop <-chan os.Signal) error {
 			return nil
 		case <-died:
 		case <-time.After(wait):
-		}
-		if err := p.Reap(); err != nil {
-			return err
 		}
 	}
 }
