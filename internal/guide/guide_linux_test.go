@@ -253,10 +253,14 @@ var (
 	bars   = regexp.MustCompile(`[█▏▎▍▌▋▊▉]+`)
 	spaces = regexp.MustCompile(`\s+`)
 	call   = regexp.MustCompile(`(\w+)(\(| resumed>)`)
+	count  = regexp.MustCompile(`^\d+$|^\d+ connections(;| answered.*)`)
 )
 
-// same reports whether two lines have the same form: numbers may differ.
-func same(shown, real string) bool { return form(shown) == form(real) }
+// same reports whether two lines have the same form: numbers may differ. What a command has
+// counted, and how many connections there were, must be equal.
+func same(shown, real string) bool {
+	return form(shown) == form(real) && count.FindString(shown) == count.FindString(real)
+}
 
 func form(line string) string {
 	line = number.ReplaceAllString(line, "0")
