@@ -26,36 +26,34 @@ import (
 	"csdesign/internal/sock"
 )
 
-// maxChildren limits what many clients can cost: 512 children, each with 1 MiB and five
-// threads, are within the usual limits. Further clients wait in the backlog.
-const maxChildren = 512
-
 // children has the PIDs of the children that run. The lock is held while a child is
 // started, so a child cannot be reaped before its PID is here.
 var (
 	lock     sync.Mutex
 	children = make(map[int]bool)
-	slots    = make(chan struct{}, maxChildren) // has an element for each child
 )
+
+// slots has an element for each child. It limits what many clients can cost: 512 children,
+// each with 1 MiB and five threads, are within the usual limits. Further clients wait in the
+// backlog.
+var slots = make(chan struct{}, 512)
 
 func reapChildren() {
 	lock.Lock()
 	defer lock.Unlock()
-	failed := false
+	var pause time.Duration
 	for pid, exit := range reexec.Ended {
 		if !children[pid] {
 			continue // not ours: a child of the shell that became this program by exec
 		}
 		if exit.ExitStatus() != 0 {
 			log.Printf("child with PID %d %v", pid, exit)
-			failed = true
+			pause = time.Second
 		}
 		delete(children, pid)
 		<-slots
 	}
-	if failed {
-		time.Sleep(time.Second) // no child is started meanwhile: there may be too many processes
-	}
+	time.Sleep(pause) // no child is started meanwhile: there may be too many processes
 }
 
 // handle is all that a child does.

@@ -74,14 +74,12 @@ func createArray(childNum int) (array int, counters []atomic.Int64, err error) {
 func incCounter(counter *atomic.Int64) { counter.Add(1) }
 
 func printStats(counters []atomic.Int64, children *reexec.Pool) {
-	counts := make([]int64, len(counters))
-	switches := children.Switches()
+	counts := stats.Load(counters)
 	fmt.Println()
-	for index := range counters {
-		counts[index] = counters[index].Load()
-		fmt.Printf("child %-2d: %d times\n", index, counts[index])
+	for index, count := range counts {
+		fmt.Printf("child %-2d: %d times\n", index, count)
 	}
-	fmt.Printf("\n%s", stats.Summary("child", counts, switches))
+	fmt.Printf("\n%s", stats.Summary("child", counts, children.Switches()))
 }
 
 func serveForever(addr netip.AddrPort, childNum int, timeout time.Duration) error {

@@ -90,12 +90,11 @@ func createArray(childNum int) (array int, counters []atomic.Int64, err error) {
 func incCounter(counter *atomic.Int64) { counter.Add(1) }
 
 func printStats(counters []atomic.Int64, children *reexec.Pool) {
-	counts := make([]int64, len(counters))
+	counts := stats.Load(counters)
 	switches := children.Switches()
 	fmt.Println()
-	for index := range counters {
-		counts[index] = counters[index].Load()
-		fmt.Printf("child %-2d: %d times, %d switches\n", index, counts[index], switches[index])
+	for index, count := range counts {
+		fmt.Printf("child %-2d: %d times, %d switches\n", index, count, switches[index])
 	}
 	fmt.Printf("\n%s", stats.Summary("child", counts, switches))
 }

@@ -56,11 +56,10 @@ func threadLoop(queue <-chan client, counter *atomic.Int64, timeout time.Duratio
 func incCounter(counter *atomic.Int64) { counter.Add(1) }
 
 func printStats(counters []atomic.Int64) {
-	counts := make([]int64, len(counters))
+	counts := stats.Load(counters)
 	fmt.Println()
-	for index := range counters {
-		counts[index] = counters[index].Load()
-		fmt.Printf("thread %-2d: %d times\n", index, counts[index])
+	for index, count := range counts {
+		fmt.Printf("thread %-2d: %d times\n", index, count)
 	}
 	fmt.Printf("\n%s", stats.Summary("thread", counts, nil))
 }

@@ -180,11 +180,10 @@ func createChild(index, listener, array int) (pid int, err error) {
 func incCounter(counter *atomic.Int64) { counter.Add(1) }
 
 func printStats(counters []atomic.Int64) {
-	counts := make([]int64, len(counters))
+	counts := stats.Load(counters)
 	fmt.Println()
-	for index := range counters {
-		counts[index] = counters[index].Load()
-		fmt.Printf("child %-2d: %d times\n", index, counts[index])
+	for index, count := range counts {
+		fmt.Printf("child %-2d: %d times\n", index, count)
 	}
 	fmt.Printf("\n%s", stats.Summary("child", counts, nil))
 }

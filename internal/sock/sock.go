@@ -77,17 +77,16 @@ func open(addr netip.AddrPort, nonblocking, shared bool) (listener int, bound ne
 
 // listen makes a socket a listener.
 func listen(listener int, to unix.Sockaddr, nonblocking, shared bool) (bound netip.AddrPort, err error) {
-	if err := unix.SetNonblock(listener, nonblocking); err != nil {
-		return bound, err
-	}
-	// The port can be taken again while connections of an earlier server are in
-	// TIME_WAIT.
-	if err := unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-		return bound, err
-	}
-	// Accepted connections inherit this. Without it the last segment of a reply, when it
-	// is a short one, may have to wait for the client's delayed ACK.
-	if err := unix.SetsockoptInt(listener, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+	err = errors.Join(
+		unix.SetNonblock(listener, nonblocking),
+		// The port can be taken again while connections of an earlier server are in
+		// TIME_WAIT.
+		unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+		// Accepted connections inherit this. Without it the last segment of a reply, when it
+		// is a short one, may have to wait for the client's delayed ACK.
+		unix.SetsockoptInt(listener, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
+	)
+	if err != nil {
 		return bound, err
 	}
 	if shared {

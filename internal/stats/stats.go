@@ -4,7 +4,16 @@ package stats
 import (
 	"fmt"
 	"slices"
+	"sync/atomic"
 )
+
+// Load returns what the counters have counted so far.
+func Load(counters []atomic.Int64) (counts []int64) {
+	for index := range counters {
+		counts = append(counts, counters[index].Load())
+	}
+	return counts
+}
 
 // Summary says in a line how many connections there were, and how evenly they are spread over
 // what counted them: "child", for example. If there is one, a second line says how many
