@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"time"
 
 	"csdesign/internal/echo"
@@ -75,6 +76,9 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 }
 
 func main() {
+	// Package reexec keeps main on its thread, for programs that have children. Here main is a
+	// goroutine like the others.
+	runtime.UnlockOSThread()
 	host, port, timeout := option.Server()
 	option.Parse()
 	log.Fatal(serveForever(netip.AddrPortFrom(*host, uint16(*port)), *timeout))
