@@ -109,7 +109,7 @@ func Start(index int, files ...int) (pid int, err error) {
 	args := slices.Clone(os.Args)
 	args[0] = filepath.Base(args[0]) + mark + strconv.Itoa(index)
 	if pid, err = syscall.ForkExec(executable, args, attr); err != nil {
-		return 0, fmt.Errorf("start child %d: %w", index, err)
+		return 0, fmt.Errorf("start child %d: execute %s: %w", index, executable, err)
 	}
 	return pid, nil
 }
