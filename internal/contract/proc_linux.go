@@ -7,10 +7,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Process is what /proc says of a process, or of a thread.
@@ -30,6 +33,17 @@ func Processes(t testing.TB) []Process {
 func Threads(t testing.TB, pid int) []Process {
 	t.Helper()
 	return stats(t, fmt.Sprintf("/proc/%d/task/*/stat", pid))
+}
+
+// Stop stops processes, and waits until none of their threads runs.
+func Stop(t testing.TB, pids ...int) {
+	t.Helper()
+	Kill(t, unix.SIGSTOP, pids...)
+	for _, pid := range pids {
+		WaitFor(t, "it has stopped", func() bool {
+			return !slices.ContainsFunc(Threads(t, pid), func(p Process) bool { return p.State != "T" })
+		})
+	}
 }
 
 func stats(t testing.TB, pattern string) (all []Process) {

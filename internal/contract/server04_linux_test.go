@@ -2,7 +2,6 @@ package contract
 
 import (
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 
@@ -37,10 +36,7 @@ func TestChildKilledBeforeItReceives(t *testing.T) {
 	s.Ask("5\n", 5)
 	old := s.Pool(1, nil)
 	WaitFor(t, "the child waits for the next connection", func() bool { return Calls(t, old[0], unix.SYS_RECVMSG) })
-	Kill(t, unix.SIGSTOP, old[0])
-	WaitFor(t, "the child has stopped", func() bool {
-		return !slices.ContainsFunc(Threads(t, old[0]), func(p Process) bool { return p.State != "T" })
-	})
+	Stop(t, old[0])
 	first := s.Send("6\n")
 	WaitFor(t, "the parent has accepted the connection", func() bool {
 		return s.State(first) != "BACKLOG"

@@ -33,7 +33,7 @@ func queue(s *Server, clients int) (children []int, conns []*net.TCPConn) {
 	s.T.Helper()
 	children = s.Pool(2, nil)
 	settled(s, design{pool: 2})
-	Kill(s.T, unix.SIGSTOP, children...)
+	Stop(s.T, children...)
 	for range clients {
 		conns = append(conns, s.Send("5\n"))
 	}
