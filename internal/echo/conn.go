@@ -3,6 +3,7 @@ package echo
 import (
 	"bytes"
 	"net/netip"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +30,7 @@ type Conn struct {
 	more     bool       // a part of the last request of the input is still to be received
 	answered bool       // the client has sent a good request
 	closing  bool       // the server has shut down its side
-	room     []byte     // for what is received, and
+	room     *room      // for what is received, and
 	gen      *generator // for what is sent, by a call under way; see Buffer
 }
 
@@ -66,17 +67,21 @@ func (c *Conn) Buffer(want Want) []byte {
 		c.gen = generators.Get().(*generator)
 		return c.gen.chunk(c.left())
 	}
-	if c.room == nil {
-		c.room = make([]byte, MaxRequest+1)
-	}
-	return c.room[copy(c.room, c.input):]
+	c.room = rooms.Get().(*room)
+	return c.room[copy(c.room[:], c.input):]
 }
+
+// A room has one byte more than a request, to see that one is too long.
+type room [MaxRequest + 1]byte
+
+var rooms = sync.Pool{New: func() any { return new(room) }}
 
 // Complete does what Step does, after the kernel has read n bytes into the [Conn.Buffer], or
 // written n of its bytes, or failed.
 func (c *Conn) Complete(n int, err error) (Want, error) {
 	if c.gen == nil {
-		return c.received(c.room, n, err)
+		defer rooms.Put(c.room)
+		return c.received(c.room[:], n, err)
 	}
 	generators.Put(c.gen)
 	c.gen = nil
