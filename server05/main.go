@@ -52,7 +52,7 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 		return err
 	}
 	// A thread that blocks keeps its processor for a while, so there have to be others.
-	runtime.GOMAXPROCS(2 * runtime.NumCPU())
+	runtime.GOMAXPROCS(4 * runtime.NumCPU())
 	stop := sock.Stop(timeout)
 	go func() {
 		<-stop
