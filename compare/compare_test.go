@@ -209,3 +209,14 @@ func TestFailures(t *testing.T) {
 		})
 	}
 }
+
+// A program may miss a signal: it gets another one.
+func TestServerThatMissesASignal(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	script(t, dir, "server02", strings.Replace(goodServer, "exit 0", `trap "exit 0" INT`, 1))
+	script(t, dir, "client", goodClient)
+	if _, err := measure(context.Background(), dir, named("server02"), load{Children: 2, Loops: 5}); err != nil {
+		t.Error(err)
+	}
+}

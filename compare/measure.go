@@ -109,13 +109,22 @@ func (s *server) failure(err error) error {
 // end ends the server, and returns what it has printed, and what it and its children have
 // used from start to end.
 func (s *server) end() (stdout string, cpu time.Duration, switches int64, err error) {
-	if err := s.cmd.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return "", 0, 0, err
-	}
 	late := time.AfterFunc(patience, func() { s.cmd.Process.Kill() })
 	defer late.Stop()
-	if err := <-s.ended; err != nil {
-		return "", 0, 0, s.failure(err)
+	for running := true; running; {
+		if err := s.cmd.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return "", 0, 0, err
+		}
+		select {
+		case err := <-s.ended:
+			if err != nil {
+				return "", 0, 0, s.failure(err)
+			}
+			running = false
+		case <-time.After(time.Second):
+			// Python handles a signal before or after a call. One that comes just before a
+			// call that blocks has no effect until another one comes.
+		}
 	}
 	text, err := os.ReadFile(s.stdout)
 	if err != nil {
