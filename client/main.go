@@ -27,6 +27,7 @@ const (
 	resultsFile = reexec.FirstFile + iota // memory that it shares with the parent
 	readyPipe                             // the child closes it when it is ready
 	startPipe                             // the parent closes it when all children are
+	donePipe                              // the child closes it after its last connection
 )
 
 // terminated is the exit status of a child that got SIGTERM.
@@ -76,6 +77,7 @@ func fetch(server netip.AddrPort, request []byte, count int, buf []byte) error {
 
 // childLoop is all that a child does.
 func childLoop(servers []netip.AddrPort, count int, t tally) error {
+	defer unix.Close(donePipe)
 	request := fmt.Appendf(nil, "%d\n", count)
 	buf := make([]byte, 64<<10)
 	unix.Close(readyPipe)
@@ -108,31 +110,36 @@ func awaitClose(pipe int) {
 }
 
 // startChildren starts the children, and stops early if there is something in stop. All
-// children begin at the same time, because starting them takes longer than many runs: when
-// ready is closed, all have started, and begin makes them begin.
-func startChildren(childNum, results int, stop <-chan os.Signal) (pids []int, ready <-chan bool, begin func(), err error) {
-	var readyPipe, startPipe [2]int
-	if err := errors.Join(unix.Pipe(readyPipe[:]), unix.Pipe(startPipe[:])); err != nil {
-		return nil, nil, nil, fmt.Errorf("create a pipe: %w", err)
+// children begin at the same time, because starting them takes longer than many runs: ready
+// says when all have started, and begin makes them begin. done says when all have made their
+// connections, because their end takes time, too.
+func startChildren(childNum, results int, stop <-chan os.Signal) (pids []int, ready, done <-chan time.Time, begin func(), err error) {
+	var readyPipe, startPipe, donePipe [2]int
+	if err := errors.Join(unix.Pipe(readyPipe[:]), unix.Pipe(startPipe[:]), unix.Pipe(donePipe[:])); err != nil {
+		return nil, nil, nil, nil, fmt.Errorf("create a pipe: %w", err)
 	}
-	for _, fd := range slices.Concat(readyPipe[:], startPipe[:]) {
+	for _, fd := range slices.Concat(readyPipe[:], startPipe[:], donePipe[:]) {
 		unix.CloseOnExec(fd)
 	}
 	for index := 0; index < childNum && len(stop) == 0; index++ {
-		pid, err := reexec.Start(index, results, readyPipe[1], startPipe[0])
+		pid, err := reexec.Start(index, results, readyPipe[1], startPipe[0], donePipe[1])
 		if err != nil {
-			return nil, nil, nil, err
+			return nil, nil, nil, nil, err
 		}
 		pids = append(pids, pid)
 	}
-	unix.Close(readyPipe[1])
-	unix.Close(startPipe[0])
-	closed := make(chan bool)
-	go func() {
-		awaitClose(readyPipe[0])
-		close(closed)
-	}()
-	return pids, closed, func() { unix.Close(startPipe[1]) }, nil
+	for _, fd := range []int{readyPipe[1], startPipe[0], donePipe[1]} {
+		unix.Close(fd) // the children have their own copies
+	}
+	closed := func(pipe int) <-chan time.Time {
+		at := make(chan time.Time, 1)
+		go func() {
+			awaitClose(pipe)
+			at <- time.Now()
+		}()
+		return at
+	}
+	return pids, closed(readyPipe[0]), closed(donePipe[0]), func() { unix.Close(startPipe[1]) }, nil
 }
 
 // request makes childNum children make conNum connections each, and returns the exit status
@@ -144,13 +151,14 @@ func request(childNum, conNum, count int) (status int, err error) {
 	}
 	tallies := talliesIn(words, childNum)
 	died, stop := reexec.Died(), sock.Stop(option.NoLimit)
-	pids, ready, start, err := startChildren(childNum, results, stop)
+	begin := time.Now()
+	pids, ready, done, start, err := startChildren(childNum, results, stop)
 	if err != nil {
 		return 0, err
 	}
-	begin := time.Now()
 	progress := time.NewTicker(200 * time.Millisecond)
 	failed := 0
+	var late time.Duration // how long to wait for a signal at the end
 	for running := len(pids); running > 0; {
 		select {
 		case <-ready:
@@ -182,7 +190,7 @@ func request(childNum, conNum, count int) (status int, err error) {
 				fmt.Printf("Child %d is done\n", index)
 			case exit.ExitStatus() == terminated, exit.Signal() == unix.SIGINT: // Ctrl-C before it could ignore that
 				fmt.Printf("Child %d was terminated\n", index)
-				status = max(status, 1)
+				status, late = max(status, 1), 100*time.Millisecond
 			case status <= 1:
 				status = 1
 				failed++
@@ -192,9 +200,13 @@ func request(childNum, conNum, count int) (status int, err error) {
 			}
 		}
 	}
-	elapsed := time.Since(begin)
+	elapsed := max((<-done).Sub(begin), time.Microsecond) // children may have died before they began
+	// A signal may have come to all processes, and the children have been faster.
+	for end := time.Now().Add(late); len(stop) == 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
 	select {
-	case sig := <-stop: // it came with the end of the last child
+	case sig := <-stop:
 		status = 128 + int(sig.(unix.Signal))
 	default:
 	}
