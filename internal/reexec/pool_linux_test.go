@@ -1,7 +1,10 @@
 package reexec
 
 import (
+	"fmt"
 	"os"
+	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -32,4 +35,26 @@ func TestKeepReapsTheDead(t *testing.T) {
 		t.Errorf("error %v, reaped: %v", err, reaped)
 	}
 	pool.End(time.Hour)
+}
+
+// The timers of a child may be late, and those of its parent may not.
+func TestTimerSlack(t *testing.T) {
+	slack := func(pid int) string {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/timerslack_ns", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := slack(unix.Gettid())
+	pid := startAndAwait(t, "terminate")
+	if got := slack(pid); got != "10000000\n" {
+		t.Errorf("the child has a slack of %s", got)
+	}
+	if after := slack(unix.Gettid()); after != before {
+		t.Errorf("the parent had a slack of %s, and has one of %s", before, after)
+	}
+	End(slices.Values([]int{pid}), time.Hour)
 }

@@ -22,6 +22,11 @@ func become(name string) {
 	os.WriteFile("/proc/self/comm", []byte(name), 0)
 }
 
+// setTimerSlack sets by how many nanoseconds the kernel may be late with the timers of this
+// thread, and of a process that it starts; 0 stands for the default (prctl(2),
+// PR_SET_TIMERSLACK).
+func setTimerSlack(ns uintptr) { unix.Prctl(unix.PR_SET_TIMERSLACK, ns, 0, 0, 0) }
+
 // closeInherited sees to it that children do not get the descriptors with which the parent was
 // started.
 func closeInherited() { unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) }

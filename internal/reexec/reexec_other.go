@@ -25,6 +25,8 @@ func become(string) {
 	}()
 }
 
+func setTimerSlack(ns uintptr) {} // there is none
+
 // closeInherited sees to it that children do not get the descriptors with which the parent was
 // started.
 func closeInherited() {
