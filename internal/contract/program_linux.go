@@ -94,11 +94,12 @@ func (o *Output) String() string {
 	return o.buf.String()
 }
 
-// Shorten throws away all but the beginning of an output that has become long.
+// Shorten throws away all but the first lines of an output that has become long.
 func (o *Output) Shorten() {
 	o.lock.Lock()
 	defer o.lock.Unlock()
-	o.buf.Truncate(min(o.buf.Len(), 1000))
+	first := o.buf.Bytes()[:min(o.buf.Len(), 1000)]
+	o.buf.Truncate(bytes.LastIndexByte(first, '\n') + 1)
 }
 
 // Has reports whether the output contains a text.
