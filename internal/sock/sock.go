@@ -207,11 +207,11 @@ func Shutdown(listener int) error {
 // Peer returns the address at the other end of a connection. It is 0.0.0.0:0 when a reset has
 // already ended the connection (ENOTCONN).
 func Peer(conn int) netip.AddrPort {
-	from, err := unix.Getpeername(conn)
+	peer, err := getpeername(conn)
 	if err != nil {
 		return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 	}
-	return addrPort(from)
+	return peer
 }
 
 // Sockaddr returns addr in the form that system calls take, and its address family.

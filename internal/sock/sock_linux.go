@@ -23,12 +23,26 @@ func accept(listener int, nonblocking bool) (conn int, peer netip.AddrPort, err 
 	if errno != 0 {
 		return -1, peer, errno
 	}
-	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&from.Port))[:])
-	if from.Family == unix.AF_INET {
-		ip := (*unix.RawSockaddrInet4)(unsafe.Pointer(&from)).Addr
-		return int(fd), netip.AddrPortFrom(netip.AddrFrom4(ip), port), nil
+	return int(fd), rawAddrPort(&from), nil
+}
+
+// getpeername is getpeername(2). [unix.Getpeername] makes a second system call, and garbage.
+func getpeername(conn int) (peer netip.AddrPort, err error) {
+	var from unix.RawSockaddrInet6
+	size := uint32(unix.SizeofSockaddrInet6)
+	_, _, errno := unix.RawSyscall(unix.SYS_GETPEERNAME, uintptr(conn), uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
+		return peer, errno
 	}
-	return int(fd), ipv6(from.Addr, port), nil
+	return rawAddrPort(&from), nil
+}
+
+func rawAddrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
+	if sa.Family == unix.AF_INET {
+		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(sa)).Addr), port)
+	}
+	return ipv6(sa.Addr, port)
 }
 
 // What [Queued] counts.

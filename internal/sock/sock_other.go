@@ -23,6 +23,14 @@ func accept(listener int, nonblocking bool) (conn int, peer netip.AddrPort, err 
 	return conn, addrPort(from), nil
 }
 
+func getpeername(conn int) (peer netip.AddrPort, err error) {
+	from, err := unix.Getpeername(conn)
+	if err != nil {
+		return peer, err
+	}
+	return addrPort(from), nil
+}
+
 const (
 	Unread = iota
 	Unsent
