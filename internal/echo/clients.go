@@ -14,7 +14,7 @@ import (
 // been silent for too long, whether there is room for another one, and when the server
 // has done its work. It never waits, and closes no descriptor.
 type Clients struct {
-	conns   []*Conn // by descriptor
+	conns   []*Conn // by descriptor; those of clients that have gone are used again
 	open    int
 	full    bool      // there is no descriptor or memory for another client
 	logged  time.Time // when that was last logged
@@ -34,7 +34,10 @@ func (c *Clients) Add(fd int, peer netip.AddrPort) {
 	for len(c.conns) <= fd {
 		c.conns = append(c.conns, nil)
 	}
-	c.conns[fd] = NewConn(fd, peer, c.timeout)
+	if c.conns[fd] == nil {
+		c.conns[fd] = new(Conn)
+	}
+	c.conns[fd].Begin(fd, peer, c.timeout)
 	c.open++
 }
 
@@ -86,7 +89,7 @@ func (c *Clients) Buffer(fd int, want Want) []byte { return c.conns[fd].Buffer(w
 // Complete is [Clients.Step] for a call that is complete, see [Conn.Complete]. The client may
 // have been dismissed meanwhile.
 func (c *Clients) Complete(fd, n int, err error) Want {
-	if c.conns[fd] == nil {
+	if c.conns[fd].gone {
 		return Done
 	}
 	want, err := c.conns[fd].Complete(n, err)
@@ -106,7 +109,7 @@ func (c *Clients) Dismiss() (fds []int, wait time.Duration) {
 	c.looked = time.Now()
 	c.full = false // another process may have given something back
 	for fd, conn := range c.conns {
-		if conn == nil {
+		if conn == nil || conn.gone {
 			continue
 		}
 		if want, err := conn.Check(); c.settle(fd, want, err) == Done {
@@ -129,7 +132,7 @@ func (c *Clients) settle(fd int, want Want, err error) Want {
 		want = conn.Close()
 	}
 	if want == Done {
-		c.conns[fd] = nil
+		conn.gone = true
 		c.open--
 		c.full = false
 	}

@@ -30,14 +30,15 @@ type Conn struct {
 	more     bool       // a part of the last request of the input is still to be received
 	answered bool       // the client has sent a good request
 	closing  bool       // the server has shut down its side
+	gone     bool       // the connection is no longer in the table
 	room     *room      // for what is received, and
 	gen      *generator // for what is sent, by a call under way; see Buffer
 }
 
-// NewConn returns the connection on a non-blocking socket, where the first request is
-// still to come. The caller closes the socket.
-func NewConn(fd int, peer netip.AddrPort, timeout time.Duration) *Conn {
-	return &Conn{stream: stream{fd: fd, socket: descriptor(fd), moved: time.Now()}, peer: peer, timeout: timeout}
+// Begin makes c the connection on a non-blocking socket, where the first request is still to
+// come. Memory that c had for another connection is used again. The caller closes the socket.
+func (c *Conn) Begin(fd int, peer netip.AddrPort, timeout time.Duration) {
+	*c = Conn{stream: stream{fd: fd, socket: descriptor(fd), moved: time.Now()}, peer: peer, timeout: timeout, input: c.input[:0]}
 }
 
 // Step does what can be done without waiting, and returns what to wait for before the
@@ -147,7 +148,7 @@ func (c *Conn) Close() Want {
 	if c.finish() {
 		return Done
 	}
-	c.closing, c.input, c.moved = true, nil, time.Now()
+	c.closing, c.input, c.moved = true, c.input[:0], time.Now()
 	return Read
 }
 

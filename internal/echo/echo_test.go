@@ -192,9 +192,15 @@ func step(t *testing.T, c *Conn, want Want) {
 	}
 }
 
+func newConn(fd int, timeout time.Duration) *Conn {
+	c := new(Conn)
+	c.Begin(fd, netip.AddrPort{}, timeout)
+	return c
+}
+
 func TestConn(t *testing.T) {
 	fd, client := socketPair(t, true)
-	c := NewConn(fd, netip.AddrPort{}, noLimit)
+	c := newConn(fd, noLimit)
 	step(t, c, Read) // nothing there yet
 	send(t, client, "0\n")
 	step(t, c, Read)
@@ -229,7 +235,7 @@ func TestConn(t *testing.T) {
 
 func TestConnPipelined(t *testing.T) {
 	fd, client := socketPair(t, true)
-	c := NewConn(fd, netip.AddrPort{}, noLimit)
+	c := newConn(fd, noLimit)
 	const count = 1000 // 4,000 bytes: some request is cut where a buffer ends
 	send(t, client, strings.Repeat("123\n", count)+"\r\n4")
 	total := 0
@@ -254,7 +260,7 @@ func TestConnBadRequest(t *testing.T) {
 		"x", " \n", "5 6\n", strings.Repeat("1", MaxRequest+1), strings.Repeat(" ", MaxRequest) + "1", "7\nx",
 	} {
 		fd, client := socketPair(t, true)
-		c := NewConn(fd, netip.AddrPort{}, noLimit)
+		c := newConn(fd, noLimit)
 		send(t, client, request)
 		var want Want
 		var err error
@@ -272,14 +278,14 @@ func TestConnBadRequest(t *testing.T) {
 func TestConnGoneClient(t *testing.T) {
 	fd, client := socketPair(t, true)
 	client.Close()
-	if want, err := NewConn(fd, netip.AddrPort{}, noLimit).Step(); want != Done || err == nil || !strings.Contains(err.Error(), "closed without a request") {
+	if want, err := newConn(fd, noLimit).Step(); want != Done || err == nil || !strings.Contains(err.Error(), "closed without a request") {
 		t.Errorf("Step() = %d, %v", want, err)
 	}
 
 	fd, client = socketPair(t, true)
 	send(t, client, "100")
 	client.Close()
-	if want, err := NewConn(fd, netip.AddrPort{}, noLimit).Step(); want != Done || err == nil || err.Error() != "send reply: 0 of 100 bytes sent: broken pipe" {
+	if want, err := newConn(fd, noLimit).Step(); want != Done || err == nil || err.Error() != "send reply: 0 of 100 bytes sent: broken pipe" {
 		t.Errorf("Step() = %d, %v", want, err)
 	}
 }
@@ -287,7 +293,7 @@ func TestConnGoneClient(t *testing.T) {
 func TestConnCheck(t *testing.T) {
 	fd, client := socketPair(t, true)
 	check := func(timeout time.Duration) (Want, string) {
-		c := NewConn(fd, netip.AddrPort{}, timeout)
+		c := newConn(fd, timeout)
 		time.Sleep(time.Nanosecond)
 		want, err := c.Check()
 		return want, fmt.Sprint(err)
@@ -298,7 +304,7 @@ func TestConnCheck(t *testing.T) {
 	if want, err := check(1); want != Done || err != "no request within 1ns" {
 		t.Errorf("idle: %v, %s", want, err)
 	}
-	c := NewConn(fd, netip.AddrPort{}, time.Hour)
+	c := newConn(fd, time.Hour)
 	send(t, client, "1000000000")
 	step(t, c, Write)
 	if want, err := c.Check(); want != Write || err != nil {
@@ -313,7 +319,7 @@ func TestConnCheck(t *testing.T) {
 // The last of several requests has no newline, and ends where the buffer ends.
 func TestConnFullBuffer(t *testing.T) {
 	fd, client := socketPair(t, true)
-	c := NewConn(fd, netip.AddrPort{}, noLimit)
+	c := newConn(fd, noLimit)
 	send(t, client, strings.Repeat("0\n", MaxRequest/2)+"7") // as many bytes as are received at once
 	for c.Step(); c.left() > 0 || len(c.input) > 0; {
 		if want, err := c.Step(); want == Done {
@@ -325,12 +331,33 @@ func TestConnFullBuffer(t *testing.T) {
 
 func TestConnLateNewline(t *testing.T) {
 	fd, client := socketPair(t, true)
-	c := NewConn(fd, netip.AddrPort{}, noLimit)
+	c := newConn(fd, noLimit)
 	for range 3 {
 		send(t, client, "5")
 		step(t, c, Read)
 		receive(t, client, 5)
 		send(t, client, " \r\n")
 		step(t, c, Read)
+	}
+}
+
+// Garbage would make the heap of a server grow to the 4 MB at which it is collected.
+func TestClientsUseMemoryAgain(t *testing.T) {
+	fd, client := socketPair(t, true)
+	clients := NewClients(noLimit)
+	var conns []*Conn
+	var inputs []*byte
+	for range 2 {
+		clients.Add(fd, netip.AddrPort{})
+		send(t, client, "10\n")
+		if want := clients.Step(fd); want != Read {
+			t.Fatalf("Step() = %d", want)
+		}
+		receive(t, client, 10)
+		clients.settle(fd, Done, nil)
+		conns, inputs = append(conns, clients.conns[fd]), append(inputs, &clients.conns[fd].input[:1][0])
+	}
+	if conns[0] != conns[1] || inputs[0] != inputs[1] {
+		t.Error("the second client has got memory of its own")
 	}
 }
