@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -66,6 +67,13 @@ func summarized(p *contract.Program, answered, failed, notMade, bytes string) {
 	last := "(?m)^time of a connection: 50% within \\d+\\.\\d{3} ms, 99% within \\d+\\.\\d{3} ms, at most \\d+\\.\\d{3} ms\n\\z"
 	if has := regexp.MustCompile(last).MatchString(p.Stdout.String()); has != (got[1] != "0") {
 		p.T.Errorf("times after the summary: %v: %s", has, &p.Stdout)
+	}
+	if match := regexp.MustCompile(`bytes in ([\d.]+) s(?s:.*), at most ([\d.]+) ms`).FindStringSubmatch(p.Stdout.String()); match != nil {
+		elapsed, _ := strconv.ParseFloat(match[1], 64)
+		longest, _ := strconv.ParseFloat(match[2], 64)
+		if 1000*elapsed+0.5 < longest { // both are rounded
+			p.T.Errorf("a connection took longer than all: %s", &p.Stdout)
+		}
 	}
 }
 
@@ -188,28 +196,48 @@ func TestOneFailure(t *testing.T) {
 	}
 }
 
+// A child that is killed cannot say so, and neither can one whose Go runtime gives up: it does on
+// SIGQUIT, with status 2.
 func TestKilledChild(t *testing.T) {
 	t.Parallel()
-	hold := make(chan bool)
-	port := answer(t, func(conn net.Conn, number int) {
-		<-hold
-		zeros(conn, 3000)
-	})
-	c := contract.Run(t, "client", "-i", "127.0.0.1", "-p", port, "-c", "2", "-t", "1")
-	var children []int
-	contract.WaitFor(t, "there are two children", func() bool {
-		children = c.Children()
-		return len(children) == 2
-	})
-	contract.Kill(t, unix.SIGKILL, children[0])
-	contract.WaitFor(t, "the death is reported", func() bool {
-		return regexp.MustCompile(`^child \d: was killed by SIGKILL\n$`).MatchString(c.Stderr.String())
-	})
-	close(hold)
-	if status := c.Status(); status != 1 {
-		t.Errorf("status %d", status)
+	for sig, said := range map[unix.Signal]string{unix.SIGKILL: "was killed by SIGKILL", unix.SIGQUIT: "exited with status 2"} {
+		hold := make(chan bool)
+		port := answer(t, func(conn net.Conn, number int) {
+			<-hold
+			zeros(conn, 3000)
+		})
+		c := contract.Run(t, "client", "-i", "127.0.0.1", "-p", port, "-c", "2", "-t", "1")
+		var children []int
+		contract.WaitFor(t, "there are two children", func() bool {
+			children = c.Children()
+			return len(children) == 2
+		})
+		contract.Kill(t, sig, children[0])
+		contract.WaitFor(t, "the death is reported", func() bool {
+			return regexp.MustCompile(`^child \d: ` + said + `\n$`).MatchString(c.Stderr.String())
+		})
+		close(hold)
+		if status := c.Status(); status != 1 {
+			t.Errorf("status %d", status)
+		}
+		summarized(c, "1", "1", "0", "3000")
 	}
-	summarized(c, "1", "1", "0", "3000")
+}
+
+// With few descriptors the client says so in a line, or works.
+func TestFewDescriptors(t *testing.T) {
+	t.Parallel()
+	port := answer(t, func(conn net.Conn, _ int) { zeros(conn, 3000) })
+	for limit := 4; limit <= 24; limit++ {
+		for _, host := range []string{"127.0.0.1", "localhost"} {
+			line := fmt.Sprintf("ulimit -n %d; exec %s -i %s -p %s -c 1 -t 1", limit, contract.Path("client"), host, port)
+			c := contract.Start(t, exec.Command("/bin/sh", "-c", line))
+			status, said := c.Status(), c.Stderr.String()
+			if status != 0 && (status != 1 || strings.Count(said, "\n") != 1 || !strings.Contains(said, "too many open files\n")) {
+				t.Errorf("limit %d, %s: status %d, %s", limit, host, status, contract.Tail(said))
+			}
+		}
+	}
 }
 
 func TestInterrupt(t *testing.T) {

@@ -115,11 +115,12 @@ func awaitClose(pipe int) {
 // connections, because their end takes time, too.
 func startChildren(childNum, results int, stop <-chan os.Signal) (pids []int, ready, done <-chan time.Time, begin func(), err error) {
 	var readyPipe, startPipe, donePipe [2]int
-	if err := errors.Join(unix.Pipe(readyPipe[:]), unix.Pipe(startPipe[:]), unix.Pipe(donePipe[:])); err != nil {
-		return nil, nil, nil, nil, fmt.Errorf("create a pipe: %w", err)
-	}
-	for _, fd := range slices.Concat(readyPipe[:], startPipe[:], donePipe[:]) {
-		unix.CloseOnExec(fd)
+	for _, pipe := range []*[2]int{&readyPipe, &startPipe, &donePipe} {
+		if err := unix.Pipe(pipe[:]); err != nil {
+			return nil, nil, nil, nil, fmt.Errorf("create a pipe: %w", err)
+		}
+		unix.CloseOnExec(pipe[0])
+		unix.CloseOnExec(pipe[1])
 	}
 	for index := 0; index < childNum && len(stop) == 0; index++ {
 		pid, err := reexec.Start(index, results, readyPipe[1], startPipe[0], donePipe[1])
@@ -162,8 +163,8 @@ func request(childNum, conNum, count int) (status int, err error) {
 	for running := len(pids); running > 0; {
 		select {
 		case <-ready:
-			start()
 			begin, ready = time.Now(), nil
+			start()
 		case <-died:
 		case <-progress.C:
 			if clearLine != "" && time.Since(begin) > time.Second {
@@ -193,14 +194,16 @@ func request(childNum, conNum, count int) (status int, err error) {
 				status, late = max(status, 1), 100*time.Millisecond
 			case status <= 1:
 				status = 1
-				failed++
-				if exit.Signaled() {
+				if tallies[index][0].Load() < int64(conNum) {
+					failed++
+				}
+				if exit.ExitStatus() != 1 { // otherwise it has said why
 					fmt.Fprintf(os.Stderr, "child %d: %v\n", index, exit)
 				}
 			}
 		}
 	}
-	elapsed := max((<-done).Sub(begin), time.Microsecond) // children may have died before they began
+	elapsed := max((<-done).Sub(begin), time.Nanosecond) // children may have died before they began
 	// A signal may have come to all processes, and the children have been faster.
 	for end := time.Now().Add(late); len(stop) == 0 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
@@ -220,6 +223,9 @@ func request(childNum, conNum, count int) (status int, err error) {
 func lookUp(host string) error {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return os.Setenv(addresses, host)
+	}
+	if err := sock.EnoughDescriptors(); err != nil {
+		return fmt.Errorf("look up %s: %w", host, err)
 	}
 	addrs, err := net.DefaultResolver.LookupNetIP(context.Background(), "ip", host)
 	if err != nil {
