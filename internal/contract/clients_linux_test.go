@@ -203,6 +203,25 @@ func TestClientsThatSayNothing(t *testing.T) {
 	})
 }
 
+// A client sends its request in time, but the server, which was stopped, reads it late.
+func TestLateServer(t *testing.T) {
+	each(t, keeps, func(t *testing.T, d design) {
+		s := Serve(t, d.name, "-timeout", "2s")
+		conn := s.Connect()
+		WaitFor(t, "it is accepted", func() bool { return s.State(conn) == "ESTABLISHED" })
+		var pids []int
+		for _, process := range s.Tree() {
+			pids = append(pids, process.PID)
+		}
+		Stop(t, pids...)
+		begin := time.Now()
+		io.WriteString(conn, "100\n")
+		WaitFor(t, "-timeout has passed", func() bool { return time.Since(begin) > 2*time.Second })
+		Kill(t, unix.SIGCONT, pids...)
+		Receive(t, conn, 100)
+	})
+}
+
 // hasEpoll reports whether the server has a descriptor of an epoll (proc(5)).
 func hasEpoll(s *Server) bool {
 	s.T.Helper()

@@ -185,7 +185,7 @@ func (c *Conn) Check() (Want, error) {
 	}
 	err := c.stalled(c.timeout)
 	switch {
-	case err == nil:
+	case err == nil, c.left() == 0 && sock.Queued(c.fd, sock.Unread) > 0: // the server is late
 		return c.wants(), nil
 	case c.taken == c.sent && c.left() == 0:
 		err = silent(c.timeout)
