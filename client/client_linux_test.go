@@ -201,18 +201,17 @@ func TestOneFailure(t *testing.T) {
 func TestKilledChild(t *testing.T) {
 	t.Parallel()
 	for sig, said := range map[unix.Signal]string{unix.SIGKILL: "was killed by SIGKILL", unix.SIGQUIT: "exited with status 2"} {
-		hold := make(chan bool)
+		asked, hold := make(chan bool, 2), make(chan bool)
 		port := answer(t, func(conn net.Conn, number int) {
+			asked <- true
 			<-hold
 			zeros(conn, 3000)
 		})
 		c := contract.Run(t, "client", "-i", "127.0.0.1", "-p", port, "-c", "2", "-t", "1")
-		var children []int
-		contract.WaitFor(t, "there are two children", func() bool {
-			children = c.Children()
-			return len(children) == 2
-		})
-		contract.Kill(t, sig, children[0])
+		for range 2 {
+			<-asked // the children can handle signals now
+		}
+		contract.Kill(t, sig, c.Children()[0])
 		contract.WaitFor(t, "the death is reported", func() bool {
 			return regexp.MustCompile(`^child \d: ` + said + `\n$`).MatchString(c.Stderr.String())
 		})
