@@ -190,8 +190,8 @@ func (s *Server) Counts(what string) (counts []int) {
 	mean := float64(sum) / float64(len(counts))
 	want = append(want, "", fmt.Sprintf("%d connections; per %s: fewest %d, mean %.1f, most %d", sum, what, fewest, mean, most))
 	// The context switches follow, where a server counts them.
-	if last := lines[len(lines)-1]; strings.Contains(last, " context switches, ") {
-		if switches > 0 && !strings.HasPrefix(last, fmt.Sprintf("%d context switches, ", switches)) {
+	if last := lines[len(lines)-1]; strings.Contains(last, " context switches") {
+		if switches > 0 && !strings.HasPrefix(last, fmt.Sprintf("%d context switches", switches)) {
 			s.T.Errorf("%d switches add up to %s", switches, last)
 		}
 		want = append(want, last)

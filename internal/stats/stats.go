@@ -24,7 +24,11 @@ func Summary(of string, counts, switches []int64) string {
 		total, of, slices.Min(counts), float64(total)/float64(len(counts)), slices.Max(counts))
 	if switches != nil {
 		all := sum(switches)
-		text += fmt.Sprintf("%d context switches, %.1f for each connection\n", all, float64(all)/float64(max(total, 1)))
+		text += fmt.Sprintf("%d context switches", all)
+		if total > 0 {
+			text += fmt.Sprintf(", %.1f for each connection", float64(all)/float64(total))
+		}
+		text += "\n"
 	}
 	return text
 }

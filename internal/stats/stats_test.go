@@ -12,7 +12,7 @@ func TestSummary(t *testing.T) {
 	if got := Summary("child", counts, []int64{5, 20, 0}); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
-	want = "0 connections; per child: fewest 0, mean 0.0, most 0\n7 context switches, 7.0 for each connection\n"
+	want = "0 connections; per child: fewest 0, mean 0.0, most 0\n7 context switches\n"
 	if got := Summary("child", []int64{0}, []int64{7}); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
