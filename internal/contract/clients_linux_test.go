@@ -206,17 +206,15 @@ func TestClientsThatSayNothing(t *testing.T) {
 // A client sends its request in time, but the server, which was stopped, reads it late.
 func TestLateServer(t *testing.T) {
 	each(t, keeps, func(t *testing.T, d design) {
-		s := Serve(t, d.name, "-timeout", "2s")
+		s := Serve(t, d.name, "-timeout", "5s")
+		settled(s, d)
+		pids := append(s.Children(), s.PID)
 		conn := s.Connect()
 		WaitFor(t, "it is accepted", func() bool { return s.State(conn) == "ESTABLISHED" })
-		var pids []int
-		for _, process := range s.Tree() {
-			pids = append(pids, process.PID)
-		}
-		Stop(t, pids...)
+		Kill(t, unix.SIGSTOP, pids...)
 		begin := time.Now()
 		io.WriteString(conn, "100\n")
-		WaitFor(t, "-timeout has passed", func() bool { return time.Since(begin) > 2*time.Second })
+		WaitFor(t, "-timeout has passed", func() bool { return time.Since(begin) > 5*time.Second })
 		Kill(t, unix.SIGCONT, pids...)
 		Receive(t, conn, 100)
 	})
