@@ -12,11 +12,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"csdesign/internal/contract"
+	"csdesign/test/contract"
 )
 
 func TestMain(m *testing.M) { contract.Main(m, "client", "server03") }
@@ -223,22 +222,6 @@ func TestKilledChild(t *testing.T) {
 	}
 }
 
-// With few descriptors the client says so in a line, or works.
-func TestFewDescriptors(t *testing.T) {
-	t.Parallel()
-	port := answer(t, func(conn net.Conn, _ int) { zeros(conn, 3000) })
-	for limit := 4; limit <= 24; limit++ {
-		for _, host := range []string{"127.0.0.1", "localhost"} {
-			line := fmt.Sprintf("ulimit -n %d; exec %s -i %s -p %s -c 1 -t 1", limit, contract.Path("client"), host, port)
-			c := contract.Start(t, exec.Command("/bin/sh", "-c", line))
-			status, said := c.Status(), c.Stderr.String()
-			if status != 0 && (status != 1 || strings.Count(said, "\n") != 1 || !strings.Contains(said, "too many open files\n")) {
-				t.Errorf("limit %d, %s: status %d, %s", limit, host, status, contract.Tail(said))
-			}
-		}
-	}
-}
-
 func TestInterrupt(t *testing.T) {
 	t.Parallel()
 	for sig, want := range map[unix.Signal]int{unix.SIGINT: 130, unix.SIGTERM: 143} {
@@ -267,66 +250,6 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// terminal returns the two sides of a pseudoterminal (pty(7)).
-func terminal(t *testing.T) (master, slave *os.File) {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Skip(err)
-	}
-	t.Cleanup(func() { master.Close() })
-	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { slave.Close() })
-	return master, slave
-}
-
-func TestShowsProgressOnATerminal(t *testing.T) {
-	t.Parallel()
-	master, slave := terminal(t)
-	hold := make(chan bool)
-	port := answer(t, func(conn net.Conn, number int) {
-		if number > 10 {
-			<-hold
-		}
-		zeros(conn, 3000)
-	})
-	var shown contract.Output
-	go io.Copy(&shown, master)
-	cmd := exec.Command(contract.Path("client"), "-i", "127.0.0.1", "-p", port, "-c", "1", "-t", "20")
-	cmd.Stdout, cmd.Stderr = slave, slave
-	c := contract.Start(t, cmd)
-	contract.WaitFor(t, "progress is shown twice", func() bool { return shown.Count("\r\x1b[K10 of 20 connections") >= 2 })
-	close(hold)
-	if status := c.Status(); status != 0 {
-		t.Errorf("status %d", status)
-	}
-	// Progress may be shown again before the end, with another number.
-	cleared := regexp.MustCompile(`of 20 connections\r\x1b\[KChild 0 is done\r\n(?s:.*)20 connections answered`)
-	contract.WaitFor(t, "the line is cleared for the results", func() bool { return cleared.MatchString(shown.String()) })
-}
-
-func TestShowsNoProgressElsewhere(t *testing.T) {
-	t.Parallel()
-	port := answer(t, func(conn net.Conn, number int) {
-		time.Sleep(1500 * time.Millisecond) // longer than progress is held back
-		zeros(conn, 3000)
-	})
-	c := contract.Run(t, "client", "-i", "127.0.0.1", "-p", port, "-c", "1", "-t", "1")
-	if status := c.Status(); status != 0 || c.Stderr.String() != "" {
-		t.Errorf("status %d, standard error: %q", status, &c.Stderr)
-	}
-}
-
 func TestMoreThanNoBytes(t *testing.T) {
 	t.Parallel()
 	port := answer(t, func(conn net.Conn, _ int) { zeros(conn, 2) })
@@ -347,7 +270,7 @@ func TestTerminatedChild(t *testing.T) {
 	c := contract.Run(t, "client", "-i", "127.0.0.1", "-p", port, "-c", "1", "-t", "5")
 	<-asked
 	contract.Kill(t, unix.SIGTERM, c.Children()...)
-	if status := c.Status(); status != 1 || !c.Stdout.Has("Child 0 was terminated\n") || c.Stderr.String() != "" {
+	if status := c.Status(); status != 143 || !c.Stdout.Has("Child 0 was terminated\n") || c.Stderr.String() != "" {
 		t.Errorf("status %d, %s, %s", status, &c.Stdout, &c.Stderr)
 	}
 	summarized(c, "0", "0", "5", "0")
@@ -405,4 +328,37 @@ func TestNohup(t *testing.T) {
 		t.Errorf("status %d, %s", status, &c.Stderr)
 	}
 	summarized(c, "2", "0", "0", "6000")
+}
+
+// When no address of a name answers but the last, the client uses that. The first address is one
+// to which there is no route.
+func TestNextAddress(t *testing.T) {
+	t.Parallel()
+	p := sandbox(t, `
+		ip addr add 10.8.0.1/32 dev lo
+		printf '10.7.0.9 srv\n10.8.0.1 srv\n' > $DIR/hosts
+		mount --bind $DIR/hosts /etc/hosts
+		$BIN/server03 -i 10.8.0.1 -p 2000 & server=$!
+		until $BIN/client -i 10.8.0.1 -p 2000 -c 1 -t 1 2>/dev/null; do kill -0 $server; done
+		$BIN/client -i srv -p 2000 -c 2 -t 5
+		kill $server; wait $server`)
+	if status := p.Status(); status != 0 || !p.Stdout.Has("10 connections answered, 0 failed, 0 not made\n") {
+		t.Errorf("status %d, %s, %s", status, &p.Stdout, &p.Stderr)
+	}
+}
+
+// Nobody listens, and the kernel has only the server's port for the client.
+func TestConnectedToItself(t *testing.T) {
+	t.Parallel()
+	p := sandbox(t, `
+		echo '40000 40001' > /proc/sys/net/ipv4/ip_local_port_range
+		for i in $(seq 20); do ! $BIN/client -i 127.0.0.1 -p 40000 -c 1 -t 1 || exit 1; done`)
+	if status := p.Status(); status != 0 || !p.Stderr.Has("connected to itself") {
+		t.Errorf("status %d, %s", status, &p.Stderr)
+	}
+}
+
+func sandbox(t *testing.T, script string) *contract.Program {
+	t.Helper()
+	return contract.Sandbox(t, "DIR="+t.TempDir()+"; "+script)
 }

@@ -11,9 +11,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
-	"time"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -24,27 +25,34 @@ import (
 
 // The descriptors that a child inherits.
 const (
-	resultsFile = reexec.FirstFile + iota // memory that it shares with the parent
-	readyPipe                             // the child closes it when it is ready
-	startPipe                             // the parent closes it when all children are
-	donePipe                              // the child closes it after its last connection
+	resultsFile = reexec.FirstFile + iota // shared memory, see results
+	startPipe                             // its other end is closed when all children have to begin
 )
-
-// terminated is the exit status of a child that got SIGTERM.
-const terminated = 128 + int(unix.SIGTERM)
 
 // addresses is the environment variable by which children get the server's addresses.
 const addresses = "CSDESIGN_ADDRESSES"
 
-// clearLine removes the line that shows progress. It is empty if there is no terminal.
-var clearLine = option.ClearLine()
-
-// fetch makes one connection: it asks for count bytes and reads the whole reply.
-func fetch(server netip.AddrPort, request []byte, count int, buf []byte) error {
-	conn, err := connect(server)
-	if err != nil {
-		return err
+// connect returns a blocking socket that is connected to the server.
+func connect(server netip.AddrPort) (conn int, err error) {
+	to, family, err := sock.Sockaddr(server)
+	if err == nil {
+		conn, err = unix.Socket(family, unix.SOCK_STREAM, 0)
 	}
+	if err != nil {
+		return -1, fmt.Errorf("connect %v: %w", server, err)
+	}
+	if err = unix.Connect(conn, to); err == nil && sock.LocalAddr(conn) == server {
+		err = errors.New("connected to itself, as nobody listens there") // the kernel chose the server's port for the client
+	}
+	if err != nil {
+		unix.Close(conn)
+		return -1, fmt.Errorf("connect %v: %w", server, err)
+	}
+	return conn, nil
+}
+
+// fetch asks for count bytes, reads the whole reply, and closes.
+func fetch(conn int, request []byte, count int, buf []byte) error {
 	defer unix.Close(conn)
 	if _, err := unix.Write(conn, request); err != nil {
 		return fmt.Errorf("send request: %w", err)
@@ -75,183 +83,131 @@ func fetch(server netip.AddrPort, request []byte, count int, buf []byte) error {
 	return nil
 }
 
+// results is what a child leaves in shared memory, in ns: how long each connection took, 0 if it
+// was not made, and at last the time when the last one ended.
+type results []atomic.Int64
+
+// now returns the time in ns, which is the same in all processes.
+func now() int64 {
+	var t unix.Timespec
+	unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // it cannot fail
+	return t.Nano()
+}
+
 // childLoop is all that a child does.
-func childLoop(servers []netip.AddrPort, count int, t tally) error {
-	defer unix.Close(donePipe)
-	request := fmt.Appendf(nil, "%d\n", count)
-	buf := make([]byte, 64<<10)
-	unix.Close(readyPipe)
-	awaitClose(startPipe)
-	for i := 1; i < len(t); i++ {
-		reexec.Yield()
-		begin := time.Now()
-		err := fetch(servers[0], request, count, buf)
+func childLoop(servers []netip.AddrPort, count int, r results) error {
+	request, buf := fmt.Appendf(nil, "%d\n", count), make([]byte, 64<<10)
+	for _, err := unix.Read(startPipe, buf); err == unix.EINTR; _, err = unix.Read(startPipe, buf) {
+	}
+	for i := range len(r) - 1 {
+		begin := now()
+		conn, err := connect(servers[0])
 		// A name may have addresses at which the server does not listen.
-		for ; i == 1 && len(servers) > 1 && errors.Is(err, unix.ECONNREFUSED); servers = servers[1:] {
-			begin = time.Now()
-			err = fetch(servers[1], request, count, buf)
+		for ; i == 0 && err != nil && len(servers) > 1; conn, err = connect(servers[0]) {
+			servers, begin = servers[1:], now()
+		}
+		if err == nil {
+			err = fetch(conn, request, count, buf)
 		}
 		if err != nil {
-			return fmt.Errorf("connection %d: %w", i, err)
+			return fmt.Errorf("connection %d: %w", i+1, err)
 		}
-		t[i].Store(int64(time.Since(begin)))
-		t[0].Add(1)
+		end := now()
+		r[i].Store(end - begin)
+		r[len(r)-1].Store(end)
 	}
 	return nil
-}
-
-// awaitClose waits until all processes have closed the other end of a pipe.
-func awaitClose(pipe int) {
-	for {
-		if _, err := unix.Read(pipe, make([]byte, 1)); err != unix.EINTR {
-			return
-		}
-	}
-}
-
-// startChildren starts the children, and stops early if there is something in stop. All
-// children begin at the same time, because starting them takes longer than many runs: ready
-// says when all have started, and begin makes them begin. done says when all have made their
-// connections, because their end takes time, too.
-func startChildren(childNum, results int, stop <-chan os.Signal) (pids []int, ready, done <-chan time.Time, begin func(), err error) {
-	var readyPipe, startPipe, donePipe [2]int
-	for _, pipe := range []*[2]int{&readyPipe, &startPipe, &donePipe} {
-		if err := unix.Pipe(pipe[:]); err != nil {
-			return nil, nil, nil, nil, fmt.Errorf("create a pipe: %w", err)
-		}
-		unix.CloseOnExec(pipe[0])
-		unix.CloseOnExec(pipe[1])
-	}
-	for index := 0; index < childNum && len(stop) == 0; index++ {
-		pid, err := reexec.Start(index, results, readyPipe[1], startPipe[0], donePipe[1])
-		if err != nil {
-			return nil, nil, nil, nil, err
-		}
-		pids = append(pids, pid)
-	}
-	for _, fd := range []int{readyPipe[1], startPipe[0], donePipe[1]} {
-		unix.Close(fd) // the children have their own copies
-	}
-	closed := func(pipe int) <-chan time.Time {
-		at := make(chan time.Time, 1)
-		go func() {
-			awaitClose(pipe)
-			at <- time.Now()
-		}()
-		return at
-	}
-	return pids, closed(readyPipe[0]), closed(donePipe[0]), func() { unix.Close(startPipe[1]) }, nil
-}
-
-// request makes childNum children make conNum connections each, and returns the exit status
-// of the program.
-func request(childNum, conNum, count int) (status int, err error) {
-	results, words, err := reexec.CreateShared(childNum * (1 + conNum))
-	if err != nil {
-		return 0, err
-	}
-	tallies := talliesIn(words, childNum)
-	died, stop := reexec.Died(), sock.Stop(option.NoLimit)
-	begin := time.Now()
-	pids, ready, done, start, err := startChildren(childNum, results, stop)
-	if err != nil {
-		return 0, err
-	}
-	progress := time.NewTicker(200 * time.Millisecond)
-	failed := 0
-	var late time.Duration // how long to wait for a signal at the end
-	for running := len(pids); running > 0; {
-		select {
-		case <-ready:
-			begin, ready = time.Now(), nil
-			start()
-		case <-died:
-		case <-progress.C:
-			if clearLine != "" && time.Since(begin) > time.Second {
-				fmt.Fprintf(os.Stderr, "%s%d of %d connections", clearLine, answered(tallies), childNum*conNum)
-			}
-		case sig := <-stop:
-			status = 128 + int(sig.(unix.Signal))
-			for _, pid := range pids {
-				if pid != 0 {
-					unix.Kill(pid, unix.SIGKILL)
-				}
-			}
-		}
-		for pid, exit := range reexec.Ended {
-			index := slices.Index(pids, pid)
-			if index < 0 {
-				continue // not ours: a child of the shell that became this program by exec
-			}
-			pids[index] = 0
-			running--
-			fmt.Fprint(os.Stderr, clearLine)
-			switch {
-			case exit.ExitStatus() == 0:
-				fmt.Printf("Child %d is done\n", index)
-			case exit.ExitStatus() == terminated, exit.Signal() == unix.SIGINT: // Ctrl-C before it could ignore that
-				fmt.Printf("Child %d was terminated\n", index)
-				status, late = max(status, 1), 100*time.Millisecond
-			case status <= 1:
-				status = 1
-				if tallies[index][0].Load() < int64(conNum) {
-					failed++
-				}
-				if exit.ExitStatus() != 1 { // otherwise it has said why
-					fmt.Fprintf(os.Stderr, "child %d: %v\n", index, exit)
-				}
-			}
-		}
-	}
-	elapsed := max((<-done).Sub(begin), time.Nanosecond) // children may have died before they began
-	// A signal may have come to all processes, and the children have been faster.
-	for end := time.Now().Add(late); len(stop) == 0 && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
-	select {
-	case sig := <-stop:
-		status = 128 + int(sig.(unix.Signal))
-	default:
-	}
-	fmt.Fprint(os.Stderr, clearLine)
-	summarize(tallies, count, failed, elapsed)
-	return status, nil
 }
 
 // lookUp puts the addresses of a host, which is given by name or by address, into the
 // environment of the children: only the parent asks the resolver.
 func lookUp(host string) error {
-	if _, err := netip.ParseAddr(host); err == nil {
+	if _, err := netip.ParseAddr(host); err == nil { // the resolver would lose the zone
 		return os.Setenv(addresses, host)
-	}
-	if err := sock.EnoughDescriptors(); err != nil {
-		return fmt.Errorf("look up %s: %w", host, err)
 	}
 	addrs, err := net.DefaultResolver.LookupNetIP(context.Background(), "ip", host)
 	if err != nil {
 		return err
 	}
-	var list []string
-	for _, addr := range addrs {
-		list = append(list, addr.Unmap().String())
-	}
-	return os.Setenv(addresses, strings.Join(list, " "))
+	return os.Setenv(addresses, strings.Trim(fmt.Sprint(addrs), "[]"))
 }
 
 // servers returns what lookUp has found.
-func servers(port int) (list []netip.AddrPort, err error) {
+func servers(port int) (list []netip.AddrPort) {
 	for _, s := range strings.Fields(os.Getenv(addresses)) {
-		addr, err := netip.ParseAddr(s)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, netip.AddrPortFrom(addr, uint16(port)))
+		addr, _ := netip.ParseAddr(s)
+		list = append(list, netip.AddrPortFrom(addr.Unmap(), uint16(port)))
 	}
-	return list, nil
+	return list
+}
+
+// request makes childNum children make conNum connections each. It ends the program.
+func request(childNum, conNum, count int) error {
+	file, words, err := reexec.CreateShared(childNum * (conNum + 1))
+	if err != nil {
+		return err
+	}
+	var all []results
+	for r := range slices.Chunk(words, conNum+1) {
+		all = append(all, r)
+	}
+	var pipe [2]int
+	if err := unix.Pipe(pipe[:]); err != nil {
+		return fmt.Errorf("create a pipe: %w", err)
+	}
+	unix.CloseOnExec(pipe[0])
+	unix.CloseOnExec(pipe[1])
+	stop := sock.Stop(option.NoLimit)
+	begin := now()
+	go func() {
+		sig := <-stop
+		finish(all, count, begin, 128+int(sig.(unix.Signal))) // the children die with their parent
+	}()
+	pids := make([]int, childNum)
+	for index := range pids {
+		if pids[index], err = reexec.Start(index, file, pipe[0]); err != nil {
+			return err
+		}
+	}
+	begin = now()
+	unix.Close(pipe[1]) // the children begin
+	status := 0
+	for running := childNum; running > 0; {
+		var exit unix.WaitStatus
+		pid, err := unix.Wait4(-1, &exit, 0, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("wait for children: %w", err)
+		}
+		index := slices.Index(pids, pid)
+		if index < 0 {
+			continue // not ours: a child of the shell that became this program by exec
+		}
+		running--
+		switch {
+		case exit == 0:
+			fmt.Printf("Child %d is done\n", index)
+		case exit.Signal() == unix.SIGTERM, exit.Signal() == unix.SIGINT:
+			fmt.Printf("Child %d was terminated\n", index)
+			status = max(status, 128+int(exit.Signal()))
+		default:
+			status = max(status, 1)
+			if all[index][conNum-1].Load() == 0 {
+				failed.Add(1)
+			}
+			if exit.ExitStatus() != 1 { // otherwise it has said why
+				fmt.Fprintf(os.Stderr, "child %d: %s\n", index, reexec.Describe(exit))
+			}
+		}
+	}
+	finish(all, count, begin, status)
+	return nil
 }
 
 func main() {
-	index, terminate, isChild := reexec.Child()
+	index, _, isChild := reexec.Child()
 	host := option.String("i", "host", "NAME", "name or address of the server (required)")
 	port := option.Int("p", "port", 0, 1, 65535, "port of the server (required)")
 	childNum := option.Int("c", "child-num", 5, 1, 1024, "number of children")
@@ -261,32 +217,18 @@ func main() {
 	if *host == "" || *port == 0 {
 		option.Fail("options -i and -p are required")
 	}
+	var err error
 	if isChild {
-		log.SetPrefix(fmt.Sprintf("%schild %d: ", clearLine, index))
-		go func() {
-			<-terminate
-			os.Exit(terminated)
-		}()
-		servers, err := servers(*port)
-		if err != nil {
-			log.Fatal(err)
+		signal.Reset(unix.SIGTERM) // a child has nothing to finish
+		log.SetPrefix(fmt.Sprintf("child %d: ", index))
+		var words []atomic.Int64
+		if words, err = reexec.MapShared(resultsFile, *childNum*(*conNum+1)); err == nil {
+			err = childLoop(servers(*port), *count, words[index*(*conNum+1):][:*conNum+1])
 		}
-		words, err := reexec.MapShared(resultsFile, *childNum*(1+*conNum))
-		if err != nil {
-			log.Fatal(err)
-		}
-		if err := childLoop(servers, *count, talliesIn(words, *childNum)[index]); err != nil {
-			log.Fatal(err)
-		}
-		return
+	} else if err = lookUp(*host); err == nil {
+		err = request(*childNum, *conNum, *count)
 	}
-	if err := lookUp(*host); err != nil {
-		log.Fatal(err)
-	}
-	os.Setenv("GOMAXPROCS", "2") // for the children, as in a reexec.Pool
-	status, err := request(*childNum, *conNum, *count)
 	if err != nil {
 		log.Fatal(err)
 	}
-	os.Exit(status)
 }

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"csdesign/internal/contract"
+	"csdesign/test/contract"
 )
 
 func TestMain(m *testing.M) { contract.Main(m, "compare") }

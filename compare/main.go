@@ -190,7 +190,7 @@ func main() {
 	count := option.Int("b", "bytes", 4096, 0, 1<<30, "number of bytes to ask for")
 	pool := option.Int("n", "pool", 10, 1, 1000, "number of children, or threads, in a pool")
 	rounds := option.Int("", "rounds", 5, 1, 1000, "number of rounds")
-	asJSON := option.Bool("json", "print JSON instead of the table, with the figures of every round")
+	asJSON := option.Bool("", "json", "print JSON instead of the table, with the figures of every round")
 	with := option.String("", "with", "c,python", "compare with the same designs in C, in Python, or in both")
 	svg := option.String("", "svg", "FILE", "write a picture of the rates and CPU times to FILE")
 	var names []string

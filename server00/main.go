@@ -22,41 +22,66 @@ import (
 	"csdesign/internal/sock"
 )
 
-func handle(conn int, timeout time.Duration) error {
-	defer unix.Close(conn)
-	count, err := echo.ReadRequest(conn, timeout)
+// conns has the connection that is being served.
+var conns sock.Conns
+
+func handle(conn int, request []byte, timeout time.Duration) error {
+	conns.Add(conn)
+	defer conns.Close(conn)
+	n, err := unix.Read(conn, request)
+	for err == unix.EINTR { // a signal
+		n, err = unix.Read(conn, request)
+	}
+	if err != nil {
+		return echo.ReadError(err, timeout)
+	}
+	count, err := echo.ParseRequest(request[:n])
 	if err != nil {
 		return err
 	}
-	return echo.SendReply(conn, count, timeout)
+	option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
+	reply := echo.NewReply(conn, count, timeout)
+	for reply.Left() > 0 {
+		n, err := unix.Write(conn, reply.Chunk())
+		if err := reply.Sent(n, err); err != nil {
+			return err
+		}
+	}
+	return sock.Linger(conn, timeout)
+}
+
+// cleanup ends the program.
+func cleanup(listener int, timeout time.Duration) {
+	if err := sock.Shutdown(listener); err != nil {
+		log.Fatal(err)
+	}
+	conns.Shutdown(timeout) // finish the reply under way
+	os.Exit(0)
 }
 
 // serveForever returns only when something has gone wrong.
 func serveForever(addr netip.AddrPort, timeout time.Duration) error {
-	listener, bound, err := sock.Listen(addr, sock.Blocking)
+	listener, bound, err := sock.Listen(addr, timeout, sock.Blocking)
 	if err != nil {
 		return err
 	}
 	stop := sock.Stop(timeout)
 	go func() {
 		<-stop
-		if err := sock.Shutdown(listener); err != nil {
-			log.Fatal(err)
-		}
-		echo.Finish(timeout) // the reply under way
-		os.Exit(0)
+		cleanup(listener, timeout)
 	}()
 	fmt.Printf("Listening on port %d ...\n", bound.Port())
 
+	request := make([]byte, echo.MaxRequest+1) // room for it, again and again
 	for {
 		conn, peer, err := sock.Accept(listener)
 		if errors.Is(err, unix.EINVAL) {
-			select {} // the listener is shut down: the goroutine above ends the program
+			select {} // the listener is shut down: cleanup ends the program
 		}
 		if err != nil {
 			return err
 		}
-		if err := handle(conn, timeout); err != nil {
+		if err := handle(conn, request, timeout); err != nil {
 			log.Printf("%v: %v", peer, err)
 		}
 	}

@@ -11,11 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"maps"
 	"net/netip"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,74 +29,109 @@ import (
 var (
 	lock     sync.Mutex
 	children = make(map[int]bool)
+	running  sync.WaitGroup
+	ending   bool // no child is started any more
 )
 
 // slots has an element for each child. It limits what many clients can cost: 512 children,
-// each with 1 MiB and five threads, are within the usual limits. Further clients wait in the
+// each with 3 MB and six threads, are within the usual limits. Further clients wait in the
 // backlog.
-var slots = make(chan struct{}, 512)
+var slots = make(chan bool, 512)
 
 func reapChildren() {
 	lock.Lock()
 	defer lock.Unlock()
 	var pause time.Duration
-	for pid, exit := range reexec.Ended {
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || pid == 0 {
+			break // there is no child (ECHILD), or none that has ended
+		}
 		if !children[pid] {
 			continue // not ours: a child of the shell that became this program by exec
 		}
-		if exit.ExitStatus() != 0 {
-			log.Printf("child with PID %d %v", pid, exit)
+		if status != 0 && !reexec.KilledYoung(status) {
+			log.Printf("child with PID %d %s", pid, reexec.Describe(status))
 			pause = time.Second
 		}
 		delete(children, pid)
+		running.Done()
 		<-slots
 	}
 	time.Sleep(pause) // no child is started meanwhile: there may be too many processes
 }
 
+// peerVariable is the environment variable by which a child gets its client's address.
+const peerVariable = "CSDESIGN_PEER"
+
+// conns has the child's only connection.
+var conns sock.Conns
+
 // handle is all that a child does.
-func handle(conn int, terminate <-chan os.Signal, timeout time.Duration) {
-	peer := sock.Peer(conn)
-	// When the server ends, a request that has arrived is still answered. The child does
-	// not wait for another one.
-	var ending atomic.Bool
-	go func() {
-		<-terminate
-		ending.Store(true)
-		unix.Shutdown(conn, unix.SHUT_RD)
-	}()
-	count, err := echo.ReadRequest(conn, timeout)
-	if err == nil {
-		err = echo.SendReply(conn, count, timeout)
+func handle(conn int, request []byte, timeout time.Duration) error {
+	conns.Add(conn)
+	defer conns.Close(conn)
+	n, err := unix.Read(conn, request)
+	for err == unix.EINTR { // a signal
+		n, err = unix.Read(conn, request)
 	}
-	if err != nil && !ending.Load() {
-		log.Printf("%v: %v", peer, err)
+	if err != nil {
+		return echo.ReadError(err, timeout)
 	}
+	count, err := echo.ParseRequest(request[:n])
+	if err != nil {
+		return err
+	}
+	option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
+	reply := echo.NewReply(conn, count, timeout)
+	for reply.Left() > 0 {
+		n, err := unix.Write(conn, reply.Chunk())
+		if err := reply.Sent(n, err); err != nil {
+			return err
+		}
+	}
+	return sock.Linger(conn, timeout)
 }
 
-func createChild(index, conn int) error {
+func createChild(index, conn int, peer netip.AddrPort) error {
 	lock.Lock()
 	defer lock.Unlock()
+	if ending {
+		return nil
+	}
+	os.Setenv(peerVariable, peer.String())
 	pid, err := reexec.Start(index, conn)
 	if err == nil {
 		children[pid] = true
+		running.Add(1)
 	}
 	return err
 }
 
-// cleanup ends all children and the program. A child finishes its reply.
-func cleanup(listener int, timeout time.Duration) {
-	lock.Lock() // for good: no child is started or reaped any more
+// cleanup ends all children and the program.
+func cleanup(listener int) {
 	if err := sock.Shutdown(listener); err != nil {
 		log.Fatal(err)
 	}
-	reexec.End(maps.Keys(children), timeout)
+	lock.Lock()
+	ending = true
+	for pid := range children {
+		if err := unix.Kill(pid, unix.SIGTERM); err != nil { // a child that serves finishes its reply
+			log.Printf("end the child with PID %d: %v", pid, err)
+		}
+	}
+	lock.Unlock()
+	running.Wait()
 	os.Exit(0)
 }
 
 // serveForever returns only when something has gone wrong.
 func serveForever(addr netip.AddrPort, timeout time.Duration) error {
-	listener, bound, err := sock.Listen(addr, sock.Blocking)
+	listener, bound, err := sock.Listen(addr, timeout, sock.Blocking)
 	if err != nil {
 		return err
 	}
@@ -110,20 +143,20 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 	}()
 	go func() {
 		<-stop
-		cleanup(listener, timeout)
+		cleanup(listener)
 	}()
 	fmt.Printf("Listening on port %d ...\n", bound.Port())
 
 	for index := 0; ; index++ {
-		slots <- struct{}{}
-		conn, _, err := sock.Accept(listener)
+		slots <- true
+		conn, peer, err := sock.Accept(listener)
 		if errors.Is(err, unix.EINVAL) {
 			select {} // the listener is shut down: cleanup ends the program
 		}
 		if err != nil {
 			return err
 		}
-		for err = createChild(index, conn); sock.Exhausted(err); err = createChild(index, conn) {
+		for err = createChild(index, conn, peer); sock.LimitReached(err); err = createChild(index, conn, peer) {
 			sock.Pause(err)
 		}
 		if err != nil {
@@ -139,9 +172,15 @@ func main() {
 	_, terminate, isChild := reexec.Child()
 	host, port, timeout := option.Server()
 	option.Parse()
-	if isChild {
-		handle(reexec.FirstFile, terminate, *timeout)
-		return
+	if !isChild {
+		log.Fatal(serveForever(netip.AddrPortFrom(*host, uint16(*port)), *timeout))
 	}
-	log.Fatal(serveForever(netip.AddrPortFrom(*host, uint16(*port)), *timeout))
+	go func() {
+		<-terminate
+		conns.Shutdown(*timeout) // finish the reply under way
+		os.Exit(0)
+	}()
+	if err := handle(reexec.FirstFile, make([]byte, echo.MaxRequest+1), *timeout); err != nil {
+		log.Printf("%v: %v", os.Getenv(peerVariable), err)
+	}
 }

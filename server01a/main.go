@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"maps"
 	"net/netip"
 	"os"
 	"runtime"
@@ -25,7 +24,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"csdesign/internal/echo"
 	"csdesign/internal/option"
 	"csdesign/internal/reexec"
 	"csdesign/internal/sock"
@@ -47,25 +45,36 @@ type child struct {
 var (
 	lock     sync.Mutex
 	children = make(map[int]child)
+	running  sync.WaitGroup
+	ending   bool                          // no child is started any more
 	slots    = make(chan int, maxChildren) // those that are free
-	clients  *[maxChildren]echo.Forked     // in memory that parent and children share
+	clients  *[maxChildren]client          // in memory that parent and children share
 	parent   = uintptr(os.Getpid())
 )
 
 func reapChildren() {
 	lock.Lock()
 	defer lock.Unlock()
-	for pid, exit := range reexec.Ended {
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || pid == 0 {
+			return // there is no child (ECHILD), or none that has ended
+		}
 		c, ours := children[pid]
 		if !ours {
 			continue // a child of the shell that became this program by exec
 		}
-		if exit.ExitStatus() == failed {
-			log.Printf("%v: %v", c.peer, clients[c.slot].Err())
-		} else if exit.ExitStatus() != 0 && exit.Signal() != unix.SIGTERM {
-			log.Printf("child with PID %d %v", pid, exit)
+		if status.ExitStatus() == failed {
+			log.Printf("%v: %v", c.peer, clients[c.slot].err())
+		} else if status != 0 && status.Signal() != unix.SIGTERM {
+			log.Printf("child with PID %d %s", pid, reexec.Describe(status))
 		}
 		delete(children, pid)
+		running.Done()
 		slots <- c.slot
 	}
 }
@@ -83,28 +92,28 @@ var (
 //
 //go:nosplit
 //go:norace
-func fork(listener int, client *echo.Forked) (pid uintptr, errno unix.Errno) {
+func fork(listener int, c *client) (pid uintptr, errno unix.Errno) {
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&allSignals)), uintptr(unsafe.Pointer(&parentSignals)), 8, 0, 0)
 	pid, _, errno = unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 	if pid == 0 && errno == 0 {
-		handle(listener, client)
+		handle(listener, c)
 	}
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&parentSignals)), 0, 8, 0, 0)
 	return pid, errno
 }
 
 // handle is all that a child does. SIGTERM, by which the parent tells a child to end, kills it
-// while it waits for a request (ppoll(2), in Receive). At all other times SIGTERM is blocked.
+// while it waits for a request (ppoll(2), in receive). At all other times SIGTERM is blocked.
 //
 //go:nosplit
 //go:norace
-func handle(listener int, client *echo.Forked) {
+func handle(listener int, c *client) {
 	unix.RawSyscall(unix.SYS_CLOSE, uintptr(listener), 0, 0)
 	unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0)
 	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGTERM), uintptr(unsafe.Pointer(&defaultAction)), 0, 8, 0, 0)
 	status := uintptr(failed)
 	ppid, _, _ := unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0) // another one, if the parent died before prctl
-	if ppid == parent && client.Receive() && client.Reply() {
+	if ppid == parent && c.receive() && c.reply() && c.linger() {
 		status = 0
 	}
 	unix.RawSyscall(unix.SYS_EXIT_GROUP, status, 0, 0)
@@ -113,24 +122,33 @@ func handle(listener int, client *echo.Forked) {
 func createChild(listener, conn int, c child, timeout time.Duration) error {
 	lock.Lock()
 	defer lock.Unlock()
-	if err := clients[c.slot].Begin(conn, timeout); err != nil {
-		return err
+	if ending {
+		return nil
 	}
+	clients[c.slot].start(conn, timeout, option.Quiet())
 	pid, errno := fork(listener, &clients[c.slot])
 	if errno != 0 {
 		return fmt.Errorf("fork: %w", errno)
 	}
 	children[int(pid)] = c
+	running.Add(1)
 	return nil
 }
 
-// cleanup ends all children and the program. A child finishes its reply.
-func cleanup(listener int, timeout time.Duration) {
-	lock.Lock() // for good: no child is started or reaped any more
+// cleanup ends all children and the program.
+func cleanup(listener int) {
 	if err := sock.Shutdown(listener); err != nil {
 		log.Fatal(err)
 	}
-	reexec.End(maps.Keys(children), timeout)
+	lock.Lock()
+	ending = true
+	for pid := range children {
+		if err := unix.Kill(pid, unix.SIGTERM); err != nil { // a child that serves finishes its reply
+			log.Printf("end the child with PID %d: %v", pid, err)
+		}
+	}
+	lock.Unlock()
+	running.Wait()
 	os.Exit(0)
 }
 
@@ -140,11 +158,11 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("map shared memory: %w", err)
 	}
-	clients = (*[maxChildren]echo.Forked)(unsafe.Pointer(&mem[0]))
+	clients = (*[maxChildren]client)(unsafe.Pointer(&mem[0]))
 	for slot := range maxChildren {
 		slots <- slot
 	}
-	listener, bound, err := sock.Listen(addr, sock.Blocking)
+	listener, bound, err := sock.Listen(addr, timeout, sock.Blocking)
 	if err != nil {
 		return err
 	}
@@ -156,7 +174,7 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 	}()
 	go func() {
 		<-stop
-		cleanup(listener, timeout)
+		cleanup(listener)
 	}()
 	fmt.Printf("Listening on port %d ...\n", bound.Port())
 
@@ -170,7 +188,7 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 			return err
 		}
 		c := child{slot, peer}
-		for err = createChild(listener, conn, c, timeout); sock.Exhausted(err); err = createChild(listener, conn, c, timeout) {
+		for err = createChild(listener, conn, c, timeout); sock.LimitReached(err); err = createChild(listener, conn, c, timeout) {
 			sock.Pause(err)
 		}
 		if err != nil {
@@ -183,6 +201,8 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 }
 
 func main() {
+	// The kernel kills a child when the thread that forked it ends (PR_SET_PDEATHSIG).
+	runtime.LockOSThread()
 	// After a fork the kernel copies each page to which the parent writes. The fewer threads run
 	// goroutines, the fewer pages these are.
 	runtime.GOMAXPROCS(1)

@@ -22,19 +22,43 @@ import (
 	"csdesign/internal/sock"
 )
 
-func handle(conn int, timeout time.Duration) error {
-	defer unix.Close(conn)
-	count, err := echo.ReadRequest(conn, timeout)
+// conns has the connection that is being served.
+var conns sock.Conns
+
+func handle(conn int, request []byte, timeout time.Duration) error {
+	conns.Add(conn)
+	defer conns.Close(conn)
+	n, err := unix.Read(conn, request)
+	for err == unix.EINTR { // a signal
+		n, err = unix.Read(conn, request)
+	}
+	if err != nil {
+		return echo.ReadError(err, timeout)
+	}
+	count, err := echo.ParseRequest(request[:n])
 	if err != nil {
 		return err
 	}
-	return echo.SendReply(conn, count, timeout)
+	option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
+	reply := echo.NewReply(conn, count, timeout)
+	for reply.Left() > 0 {
+		n, err := unix.Write(conn, reply.Chunk())
+		if err := reply.Sent(n, err); err != nil {
+			return err
+		}
+	}
+	return sock.Linger(conn, timeout)
 }
 
 // childLoop is all that a child does.
 func childLoop(listener int, terminate <-chan os.Signal, timeout time.Duration) error {
 	fmt.Printf("Child started with PID: %d\n", os.Getpid())
-	go echo.ExitOn(terminate, timeout) // after the reply under way
+	go func() {
+		<-terminate
+		conns.Shutdown(timeout) // finish the reply under way
+		os.Exit(0)
+	}()
+	request := make([]byte, echo.MaxRequest+1) // room for it, again and again
 	for {
 		conn, peer, err := sock.Accept(listener)
 		if errors.Is(err, unix.EINVAL) {
@@ -43,7 +67,7 @@ func childLoop(listener int, terminate <-chan os.Signal, timeout time.Duration) 
 		if err != nil {
 			return err
 		}
-		if err := handle(conn, timeout); err != nil {
+		if err := handle(conn, request, timeout); err != nil {
 			log.Printf("%v: %v", peer, err)
 		}
 	}
@@ -53,14 +77,16 @@ func createChild(index, listener int) (pid int, err error) {
 	return reexec.Start(index, listener)
 }
 
-// cleanup ends all children. A child finishes the reply that it has under way.
+// cleanup ends all children.
 func cleanup(listener int, children *reexec.Pool, timeout time.Duration) error {
-	defer children.End(timeout)
-	return sock.Shutdown(listener)
+	err := sock.Shutdown(listener) // children that wait in accept return
+	children.Signal(unix.SIGTERM)  // a child that serves finishes its reply
+	children.Wait(timeout)
+	return err
 }
 
 func serveForever(addr netip.AddrPort, childNum int, timeout time.Duration) error {
-	listener, bound, err := sock.Listen(addr, sock.Blocking)
+	listener, bound, err := sock.Listen(addr, timeout, sock.Blocking)
 	if err != nil {
 		return err
 	}
@@ -72,7 +98,7 @@ func serveForever(addr netip.AddrPort, childNum int, timeout time.Duration) erro
 	})
 	// The parent never calls accept. It waits until it is told to stop, and replaces
 	// children that die.
-	err = children.Keep(stop)
+	err = children.Supervise(stop)
 	return errors.Join(err, cleanup(listener, children, timeout))
 }
 

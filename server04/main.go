@@ -57,18 +57,42 @@ func readFD(channel int) (fd int, peer netip.AddrPort, err error) {
 	return int(binary.NativeEndian.Uint32(rights)), peer, err
 }
 
-func handle(conn int, timeout time.Duration) error {
-	defer unix.Close(conn)
-	count, err := echo.ReadRequest(conn, timeout)
+// conns has the connection that is being served.
+var conns sock.Conns
+
+func handle(conn int, request []byte, timeout time.Duration) error {
+	conns.Add(conn)
+	defer conns.Close(conn)
+	n, err := unix.Read(conn, request)
+	for err == unix.EINTR { // a signal
+		n, err = unix.Read(conn, request)
+	}
+	if err != nil {
+		return echo.ReadError(err, timeout)
+	}
+	count, err := echo.ParseRequest(request[:n])
 	if err != nil {
 		return err
 	}
-	return echo.SendReply(conn, count, timeout)
+	option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
+	reply := echo.NewReply(conn, count, timeout)
+	for reply.Left() > 0 {
+		n, err := unix.Write(conn, reply.Chunk())
+		if err := reply.Sent(n, err); err != nil {
+			return err
+		}
+	}
+	return sock.Linger(conn, timeout)
 }
 
 // childLoop is all that a child does.
 func childLoop(channel int, terminate <-chan os.Signal, timeout time.Duration) error {
-	go echo.ExitOn(terminate, timeout) // after the reply under way
+	go func() {
+		<-terminate
+		conns.Shutdown(timeout) // finish the reply under way
+		os.Exit(0)
+	}()
+	request := make([]byte, echo.MaxRequest+1) // room for it, again and again
 	for {
 		if _, err := unix.Write(channel, []byte{0}); err != nil {
 			return fmt.Errorf("tell the parent that the child is free: %w", err)
@@ -80,7 +104,7 @@ func childLoop(channel int, terminate <-chan os.Signal, timeout time.Duration) e
 		if err != nil {
 			return err
 		}
-		if err := handle(conn, timeout); err != nil {
+		if err := handle(conn, request, timeout); err != nil {
 			log.Printf("%v: %v", peer, err)
 		}
 	}
@@ -151,7 +175,7 @@ func (s *server) acceptClients() error {
 			if errors.Is(err, unix.EAGAIN) {
 				return nil // no more
 			}
-			if sock.Exhausted(err) {
+			if sock.LimitReached(err) {
 				sock.Pause(err)
 				return nil
 			}
@@ -194,6 +218,14 @@ func (s *server) wait(stop, died int, limit time.Duration) (readable unix.FdSet,
 		return readable, fmt.Errorf("select: %w", err)
 	}
 	return readable, nil
+}
+
+// cleanup ends all children.
+func (s *server) cleanup(children *reexec.Pool, timeout time.Duration) error {
+	err := sock.Shutdown(s.listener)
+	children.Signal(unix.SIGTERM) // a child that serves finishes its reply
+	children.Wait(timeout)
+	return err
 }
 
 func (s *server) printStats() {
@@ -243,7 +275,7 @@ func serveForever(addr netip.AddrPort, childNum int, timeout time.Duration) erro
 		return err
 	}
 	// The listener is non-blocking, because a client may have gone between select and accept.
-	listener, bound, err := sock.Listen(addr, sock.Nonblocking)
+	listener, bound, err := sock.Listen(addr, timeout, sock.Nonblocking)
 	if err != nil {
 		return err
 	}
@@ -261,8 +293,7 @@ func serveForever(addr netip.AddrPort, childNum int, timeout time.Duration) erro
 	s := &server{listener: listener, children: children, counts: make([]int64, childNum), conn: -1}
 	pool := reexec.NewPool(childNum, s.createChild)
 	err = s.serve(pool, stop, died)
-	err = errors.Join(err, unix.Close(listener))
-	pool.End(timeout) // a child finishes the reply that it has under way
+	err = errors.Join(err, s.cleanup(pool, timeout))
 	s.printStats()
 	return err
 }

@@ -14,7 +14,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"time"
 
 	"csdesign/internal/echo"
@@ -22,45 +21,70 @@ import (
 	"csdesign/internal/sock"
 )
 
-// handle sets deadlines on the connection, by way of package echo: package net has no other
-// timeouts.
+// conns has the connections that are being served.
+var conns sock.Conns
+
 func handle(conn *net.TCPConn, timeout time.Duration) error {
 	defer conn.Close()
-	count, err := echo.ReadRequestFrom(conn, timeout)
+	fd, err := descriptor(conn)
 	if err != nil {
 		return err
 	}
-	return echo.SendReplyTo(conn, count, timeout)
+	conns.Add(fd)
+	defer conns.Remove(fd)
+	// Deadlines are the only timeouts of package net.
+	conn.SetReadDeadline(time.Now().Add(timeout))
+	request := make([]byte, echo.MaxRequest+1)
+	n, err := conn.Read(request)
+	if err = cause(err); err != nil {
+		return echo.ReadError(err, timeout)
+	}
+	count, err := echo.ParseRequest(request[:n])
+	if err != nil {
+		return err
+	}
+	option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
+	reply := echo.NewReply(fd, count, timeout)
+	for reply.Left() > 0 {
+		conn.SetWriteDeadline(time.Now().Add(sock.Tick(timeout)))
+		n, err := conn.Write(reply.Chunk())
+		if err := reply.Sent(n, cause(err)); err != nil {
+			return err
+		}
+	}
+	return sock.LingerWith(fd, timeout, func(p []byte) (n int, err error) {
+		conn.SetReadDeadline(time.Now().Add(sock.Tick(timeout)))
+		n, err = conn.Read(p)
+		return n, cause(err)
+	})
+}
+
+// cleanup ends the program.
+func cleanup(listener *net.TCPListener, timeout time.Duration) {
+	listener.Close()
+	conns.Shutdown(timeout) // finish the replies under way
+	os.Exit(0)
 }
 
 // serveForever returns only when something has gone wrong.
 func serveForever(addr netip.AddrPort, timeout time.Duration) error {
-	if err := sock.EnoughDescriptors(); err != nil {
-		return fmt.Errorf("listen %v: %w", addr, err)
-	}
-	network := "tcp"
-	if addr.Addr().Is4() {
-		network = "tcp4" // with "tcp", 0.0.0.0 would take clients on IPv6, too
-	}
-	listener, err := net.ListenTCP(network, net.TCPAddrFromAddrPort(addr))
+	listener, err := listen(addr)
 	if err != nil {
 		return err
 	}
 	stop := sock.Stop(timeout)
 	go func() {
 		<-stop
-		listener.Close()
-		echo.Finish(timeout) // the replies under way
-		os.Exit(0)
+		cleanup(listener, timeout)
 	}()
 	fmt.Printf("Listening on port %d ...\n", listener.Addr().(*net.TCPAddr).Port)
 
 	for {
 		conn, err := listener.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
-			select {} // the goroutine above ends the program
+			select {} // cleanup ends the program
 		}
-		if sock.Exhausted(err) {
+		if sock.LimitReached(err) {
 			sock.Pause(err)
 			continue
 		}
@@ -76,9 +100,6 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 }
 
 func main() {
-	// Package reexec keeps main on its thread, for programs that have children. Here main is a
-	// goroutine like the others.
-	runtime.UnlockOSThread()
 	host, port, timeout := option.Server()
 	option.Parse()
 	log.Fatal(serveForever(netip.AddrPortFrom(*host, uint16(*port)), *timeout))

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"log"
 	"net/netip"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,17 +22,19 @@ import (
 )
 
 type server struct {
+	clients *echo.Clients
 	entries []unix.PollFd // by descriptor
-	ready   []int         // descriptors that can go on
+	ready   []int         // room for what wait returns
+	buf     [echo.MaxRequest + 1]byte
 }
 
 // watch sets what a descriptor waits for.
-func (s *server) watch(fd int, want echo.Want) {
+func (s *server) watch(fd int, interest echo.Interest) {
 	for len(s.entries) <= fd {
 		s.entries = append(s.entries, unix.PollFd{Fd: -1}) // poll ignores it
 	}
 	s.entries[fd] = unix.PollFd{Fd: int32(fd)}
-	switch want {
+	switch interest {
 	case echo.Read:
 		s.entries[fd].Events = unix.POLLIN
 	case echo.Write:
@@ -46,7 +47,7 @@ func (s *server) watch(fd int, want echo.Want) {
 	}
 }
 
-// wait waits until descriptors can go on, but not longer than limit, and returns them.
+// wait waits until descriptors are ready, but not longer than limit, and returns them.
 func (s *server) wait(limit time.Duration) (ready []int, err error) {
 	n, err := unix.Poll(s.entries, int(limit.Milliseconds())+1)
 	if err == unix.EINTR {
@@ -66,32 +67,57 @@ func (s *server) wait(limit time.Duration) (ready []int, err error) {
 
 // acceptClients accepts several clients in one round of the loop, because a round costs
 // more than an accept. The limit is for the other clients, which have to wait meanwhile.
-func (s *server) acceptClients(listener int, clients *echo.Clients) error {
+func (s *server) acceptClients(listener int) error {
 	for range 64 {
 		conn, peer, err := sock.TryAccept(listener, sock.Nonblocking)
-		if errors.Is(err, unix.EAGAIN) {
-			return nil // no more
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINVAL) {
+			return nil // there are no more, or the listener is shut down
 		}
-		if sock.Exhausted(err) {
-			clients.Full(err)
+		if sock.LimitReached(err) {
+			log.Printf("%v: new clients wait", err)
+			s.clients.PauseAccept()
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		clients.Add(conn, peer)
+		s.clients.Add(conn, peer)
 		s.watch(conn, echo.Read)
 	}
 	return nil
 }
 
+// handle makes the call for which a client's socket is ready: it receives a request, or sends
+// up to 64 KiB of a reply. The rest of a reply has to wait until the other clients had their
+// turn.
+func (s *server) handle(fd int) {
+	client := s.clients.Get(fd)
+	if client.Interest() == echo.Read {
+		n, err := unix.Read(fd, s.buf[:])
+		client.Received(s.buf[:max(n, 0)], err)
+	}
+	if client.Interest() == echo.Write { // after a request, too: most replies fit into the socket at once
+		n, err := unix.Write(fd, client.Chunk())
+		client.Sent(n, err)
+	}
+	if client.Interest() == echo.None {
+		s.close(fd)
+		return
+	}
+	s.watch(fd, client.Interest())
+}
+
+// close closes the connection of a client that has ended.
 func (s *server) close(fd int) {
-	s.watch(fd, echo.Done)
+	if err := s.clients.Remove(fd); err != nil {
+		log.Print(err)
+	}
+	s.watch(fd, echo.None)
 	unix.Close(fd)
 }
 
 func serveForever(addr netip.AddrPort, timeout time.Duration) error {
-	listener, bound, err := sock.Listen(addr, sock.Nonblocking)
+	listener, bound, err := sock.Listen(addr, timeout, sock.Nonblocking)
 	if err != nil {
 		return err
 	}
@@ -101,34 +127,34 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 	}
 	fmt.Printf("Listening on port %d ...\n", bound.Port())
 
-	var s server
+	s := &server{clients: echo.NewClients(timeout, func(count int64) {
+		option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
+	})}
 	s.watch(stop, echo.Read)
-	clients := echo.NewClients(timeout)
-	for clients.Serving() {
-		dismissed, limit := clients.Dismiss()
-		for _, fd := range dismissed {
+	for s.clients.Serving() {
+		sock.Yield()
+		expired, limit := s.clients.Expire()
+		for _, fd := range expired {
 			s.close(fd)
 		}
-		s.watch(listener, clients.Listener())
+		s.watch(listener, s.clients.Listener())
 		ready, err := s.wait(limit)
 		if err != nil {
 			return err
 		}
-		if slices.Contains(ready, stop) {
-			clients.End()
-			s.close(stop)
-			s.close(listener)
-			continue // the others are still ready in the next round
-		}
 		for _, fd := range ready {
-			if fd == listener {
-				if err := s.acceptClients(listener, clients); err != nil {
-					return err
-				}
-			} else if want := clients.Step(fd); want != echo.Done {
-				s.watch(fd, want)
-			} else {
-				s.close(fd)
+			switch fd {
+			case listener:
+				err = s.acceptClients(listener)
+			case stop: // finish the replies under way
+				s.watch(stop, echo.None)
+				s.clients.Shutdown()
+				err = sock.Shutdown(listener)
+			default:
+				s.handle(fd)
+			}
+			if err != nil {
+				return err
 			}
 		}
 	}

@@ -24,18 +24,38 @@ import (
 	"csdesign/internal/stats"
 )
 
-func handle(conn int, timeout time.Duration) error {
-	defer unix.Close(conn)
-	count, err := echo.ReadRequest(conn, timeout)
+// conns has the connections that are being served.
+var conns sock.Conns
+
+func handle(conn int, request []byte, timeout time.Duration) error {
+	conns.Add(conn)
+	defer conns.Close(conn)
+	n, err := unix.Read(conn, request)
+	for err == unix.EINTR { // a signal
+		n, err = unix.Read(conn, request)
+	}
+	if err != nil {
+		return echo.ReadError(err, timeout)
+	}
+	count, err := echo.ParseRequest(request[:n])
 	if err != nil {
 		return err
 	}
-	return echo.SendReply(conn, count, timeout)
+	option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
+	reply := echo.NewReply(conn, count, timeout)
+	for reply.Left() > 0 {
+		n, err := unix.Write(conn, reply.Chunk())
+		if err := reply.Sent(n, err); err != nil {
+			return err
+		}
+	}
+	return sock.Linger(conn, timeout)
 }
 
 // threadLoop is all that a thread does.
 func threadLoop(listener int, counter *atomic.Int64, timeout time.Duration) error {
 	runtime.LockOSThread()
+	request := make([]byte, echo.MaxRequest+1) // room for it, again and again
 	for {
 		conn, peer, err := sock.Accept(listener)
 		if errors.Is(err, unix.EINVAL) {
@@ -45,7 +65,7 @@ func threadLoop(listener int, counter *atomic.Int64, timeout time.Duration) erro
 			return err
 		}
 		incCounter(counter)
-		if err := handle(conn, timeout); err != nil {
+		if err := handle(conn, request, timeout); err != nil {
 			log.Printf("%v: %v", peer, err)
 		}
 	}
@@ -66,12 +86,12 @@ func printStats(counters []atomic.Int64) {
 // cleanup waits until all replies under way are finished.
 func cleanup(listener int, timeout time.Duration) error {
 	err := sock.Shutdown(listener)
-	echo.Finish(timeout)
+	conns.Shutdown(timeout)
 	return err
 }
 
 func serveForever(addr netip.AddrPort, threadNum int, timeout time.Duration) error {
-	listener, bound, err := sock.Listen(addr, sock.Blocking)
+	listener, bound, err := sock.Listen(addr, timeout, sock.Blocking)
 	if err != nil {
 		return err
 	}

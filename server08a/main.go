@@ -32,21 +32,41 @@ type client struct {
 	peer netip.AddrPort
 }
 
-func handle(conn int, timeout time.Duration) error {
-	defer unix.Close(conn)
-	count, err := echo.ReadRequest(conn, timeout)
+// conns has the connections that are being served.
+var conns sock.Conns
+
+func handle(conn int, request []byte, timeout time.Duration) error {
+	conns.Add(conn)
+	defer conns.Close(conn)
+	n, err := unix.Read(conn, request)
+	for err == unix.EINTR { // a signal
+		n, err = unix.Read(conn, request)
+	}
+	if err != nil {
+		return echo.ReadError(err, timeout)
+	}
+	count, err := echo.ParseRequest(request[:n])
 	if err != nil {
 		return err
 	}
-	return echo.SendReply(conn, count, timeout)
+	option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
+	reply := echo.NewReply(conn, count, timeout)
+	for reply.Left() > 0 {
+		n, err := unix.Write(conn, reply.Chunk())
+		if err := reply.Sent(n, err); err != nil {
+			return err
+		}
+	}
+	return sock.Linger(conn, timeout)
 }
 
 // threadLoop is all that a thread does.
 func threadLoop(queue <-chan client, counter *atomic.Int64, timeout time.Duration) {
 	runtime.LockOSThread()
+	request := make([]byte, echo.MaxRequest+1) // room for it, again and again
 	for c := range queue {
 		incCounter(counter)
-		if err := handle(c.conn, timeout); err != nil {
+		if err := handle(c.conn, request, timeout); err != nil {
 			log.Printf("%v: %v", c.peer, err)
 		}
 	}
@@ -69,14 +89,14 @@ func cleanup(listener int, counters []atomic.Int64, timeout time.Duration) {
 	if err := sock.Shutdown(listener); err != nil {
 		log.Fatal(err)
 	}
-	echo.Finish(timeout)
+	conns.Shutdown(timeout)
 	printStats(counters)
 	os.Exit(0)
 }
 
 // serveForever returns only when something has gone wrong.
 func serveForever(addr netip.AddrPort, threadNum int, timeout time.Duration) error {
-	listener, bound, err := sock.Listen(addr, sock.Blocking)
+	listener, bound, err := sock.Listen(addr, timeout, sock.Blocking)
 	if err != nil {
 		return err
 	}

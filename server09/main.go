@@ -17,7 +17,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -31,53 +30,43 @@ import (
 )
 
 type server struct {
-	epoll    int                  // the descriptor of the list
-	wants    []echo.Want          // by descriptor: what the list says of it
-	events   [256]unix.EpollEvent // room for what epoll_wait returns
-	ready    []int                // descriptors that can go on
-	accepted []int                // still to be added to the list, which has a limit (max_user_watches)
-	counter  *atomic.Int64        // of connections
+	clients   *echo.Clients
+	epoll     int                  // the descriptor of the list
+	interests []echo.Interest      // by descriptor: what the list says of it
+	events    [256]unix.EpollEvent // room for what epoll_wait returns
+	counter   *atomic.Int64        // of connections
+	buf       [echo.MaxRequest + 1]byte
 }
 
-var eventsOf = [...]uint32{echo.Done: 0, echo.Read: unix.EPOLLIN, echo.Write: unix.EPOLLOUT}
-
-// add adds a descriptor to the list. It waits to read.
-func (s *server) add(fd int) error {
-	for len(s.wants) <= fd {
-		s.wants = append(s.wants, echo.Done)
+// watch sets what a descriptor waits for.
+func (s *server) watch(fd int, interest echo.Interest) error {
+	for len(s.interests) <= fd {
+		s.interests = append(s.interests, echo.None)
+	}
+	before := s.interests[fd]
+	if interest == before {
+		return nil // as in most cases, and without a system call
+	}
+	op := unix.EPOLL_CTL_MOD
+	switch echo.None {
+	case before:
+		op = unix.EPOLL_CTL_ADD
+	case interest:
+		op = unix.EPOLL_CTL_DEL
 	}
 	event := unix.EpollEvent{Fd: int32(fd), Events: unix.EPOLLIN}
-	if err := unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
-		return fmt.Errorf("add a descriptor to epoll: %w", err)
+	if interest == echo.Write {
+		event.Events = unix.EPOLLOUT
 	}
-	s.wants[fd] = echo.Read
+	if err := unix.EpollCtl(s.epoll, op, fd, &event); err != nil {
+		return fmt.Errorf("epoll_ctl: %w", err)
+	}
+	s.interests[fd] = interest
 	return nil
 }
 
-func (s *server) addAccepted(clients *echo.Clients) {
-	for n := len(s.accepted); n > 0; n-- {
-		if err := s.add(s.accepted[n-1]); err != nil {
-			clients.Full(err)
-			return
-		}
-		s.accepted = s.accepted[:n-1]
-	}
-}
-
-// watch sets what a descriptor of the list waits for.
-func (s *server) watch(fd int, want echo.Want) {
-	if want == s.wants[fd] {
-		return // as in most cases, and without a system call
-	}
-	s.wants[fd] = want
-	event := unix.EpollEvent{Fd: int32(fd), Events: eventsOf[want]}
-	if err := unix.EpollCtl(s.epoll, unix.EPOLL_CTL_MOD, fd, &event); err != nil {
-		log.Fatalf("change a descriptor in epoll: %v", err) // the descriptor is not there
-	}
-}
-
-// wait waits until descriptors can go on, but not longer than limit, and returns them.
-func (s *server) wait(limit time.Duration) (ready []int, err error) {
+// wait waits until descriptors are ready, but not longer than limit.
+func (s *server) wait(limit time.Duration) (ready []unix.EpollEvent, err error) {
 	n, err := unix.EpollWait(s.epoll, s.events[:], int(limit.Milliseconds())+1)
 	if err == unix.EINTR {
 		return nil, nil
@@ -85,39 +74,63 @@ func (s *server) wait(limit time.Duration) (ready []int, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("epoll_wait: %w", err)
 	}
-	s.ready = s.ready[:0]
-	for _, event := range s.events[:n] {
-		s.ready = append(s.ready, int(event.Fd))
-	}
-	return s.ready, nil
+	return s.events[:n], nil
 }
 
 // acceptClients accepts several clients in one round of the loop, because a round costs
 // more than an accept. The limit is for the other clients, which have to wait meanwhile.
-func (s *server) acceptClients(listener int, clients *echo.Clients) error {
+func (s *server) acceptClients(listener int) error {
 	for range 64 {
 		conn, peer, err := sock.TryAccept(listener, sock.Nonblocking)
-		if errors.Is(err, unix.EAGAIN) {
-			return nil // no more
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINVAL) {
+			return nil // there are no more, or the listener is shut down
 		}
-		if sock.Exhausted(err) {
-			clients.Full(err)
+		if sock.LimitReached(err) {
+			log.Printf("%v: new clients wait", err)
+			s.clients.PauseAccept()
 			return nil
 		}
 		if err != nil {
 			return err
 		}
 		incCounter(s.counter)
-		clients.Add(conn, peer)
-		s.accepted = append(s.accepted, conn)
+		s.clients.Add(conn, peer)
+		if err := s.watch(conn, echo.Read); err != nil { // the user has too many watches (max_user_watches)
+			log.Printf("%v: %v", peer, err)
+			s.close(conn)
+		}
 	}
 	return nil
 }
 
-func (s *server) close(fd int) {
-	s.wants[fd] = echo.Done
-	s.accepted = slices.DeleteFunc(s.accepted, func(other int) bool { return other == fd })
-	unix.Close(fd) // this also removes it from the list
+// handle makes the call for which a client's socket is ready: it receives a request, or sends
+// up to 64 KiB of a reply. The rest of a reply has to wait until the other clients had their
+// turn.
+func (s *server) handle(fd int) error {
+	client := s.clients.Get(fd)
+	if client.Interest() == echo.Read {
+		n, err := unix.Read(fd, s.buf[:])
+		client.Received(s.buf[:max(n, 0)], err)
+	}
+	if client.Interest() == echo.Write { // after a request, too: most replies fit into the socket at once
+		n, err := unix.Write(fd, client.Chunk())
+		client.Sent(n, err)
+	}
+	if client.Interest() == echo.None {
+		return s.close(fd)
+	}
+	return s.watch(fd, client.Interest())
+}
+
+// close closes the connection of a client that has ended.
+func (s *server) close(fd int) error {
+	if err := s.clients.Remove(fd); err != nil {
+		log.Print(err)
+	}
+	// close(2) would also remove it from the list, unless another process has a copy.
+	err := s.watch(fd, echo.None)
+	unix.Close(fd)
+	return err
 }
 
 // childLoop is all that a child does: it is serveForever of server07.
@@ -131,41 +144,41 @@ func childLoop(listener int, counter *atomic.Int64, terminate <-chan os.Signal, 
 	if err != nil {
 		return err
 	}
-	s := &server{epoll: epoll, counter: counter}
-	if err := errors.Join(s.add(stop), s.add(listener)); err != nil {
+	s := &server{epoll: epoll, counter: counter, clients: echo.NewClients(timeout, func(count int64) {
+		option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
+	})}
+	if err := s.watch(stop, echo.Read); err != nil {
 		return err
 	}
-	clients := echo.NewClients(timeout)
-	for clients.Serving() {
-		dismissed, limit := clients.Dismiss()
-		for _, fd := range dismissed {
-			s.close(fd)
+	for s.clients.Serving() {
+		sock.Yield()
+		expired, limit := s.clients.Expire()
+		for _, fd := range expired {
+			if err := s.close(fd); err != nil {
+				return err
+			}
 		}
-		s.addAccepted(clients)
-		s.watch(listener, clients.Listener())
+		if err := s.watch(listener, s.clients.Listener()); err != nil {
+			return err
+		}
 		ready, err := s.wait(limit)
 		if err != nil {
 			return err
 		}
-		if slices.Contains(ready, stop) {
-			clients.End()
-			s.close(stop)
-			// The parent has the listener, too. So close would not remove it from the list.
-			if err := unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, listener, nil); err != nil {
-				return fmt.Errorf("remove the listener from epoll: %w", err)
+		for _, event := range ready {
+			switch fd := int(event.Fd); {
+			case s.interests[fd] == echo.None: // the listener, after stop in the same round
+			case fd == listener:
+				err = s.acceptClients(listener)
+			case fd == stop: // finish the replies under way
+				s.clients.Shutdown()
+				err = errors.Join(s.watch(stop, echo.None), s.watch(listener, echo.None))
+				unix.Close(listener)
+			default:
+				err = s.handle(fd)
 			}
-			s.close(listener)
-			continue // the others are still ready in the next round
-		}
-		for _, fd := range ready {
-			if fd == listener {
-				if err := s.acceptClients(listener, clients); err != nil {
-					return err
-				}
-			} else if want := clients.Step(fd); want != echo.Done {
-				s.watch(fd, want)
-			} else {
-				s.close(fd)
+			if err != nil {
+				return err
 			}
 		}
 	}
@@ -193,11 +206,27 @@ func cleanup(listeners []int, children *reexec.Pool, timeout time.Duration) {
 	for _, listener := range listeners {
 		unix.Close(listener)
 	}
-	children.End(timeout)
+	children.Signal(unix.SIGTERM) // a child finishes the replies under way
+	children.Wait(timeout)
+}
+
+// listen returns n listeners on one port, each with a queue of its own.
+func listen(addr netip.AddrPort, n int, timeout time.Duration) (listeners []int, bound netip.AddrPort, err error) {
+	// The first listener has the port alone until it listens. With SO_REUSEPORT from the start a
+	// second server could take a part of the connections.
+	listener, bound, err := sock.Listen(addr, timeout, sock.Nonblocking)
+	for err == nil {
+		listeners = append(listeners, listener)
+		if err = unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil || len(listeners) == n {
+			break
+		}
+		listener, _, err = sock.ListenWith(netip.AddrPortFrom(addr.Addr(), bound.Port()), timeout, sock.Nonblocking, unix.SO_REUSEPORT)
+	}
+	return listeners, bound, err
 }
 
 func serveForever(addr netip.AddrPort, childNum int, timeout time.Duration) error {
-	listeners, bound, err := sock.ListenShared(addr, childNum)
+	listeners, bound, err := listen(addr, childNum, timeout)
 	if err != nil {
 		return err
 	}
@@ -211,7 +240,7 @@ func serveForever(addr netip.AddrPort, childNum int, timeout time.Duration) erro
 	children := reexec.NewPool(childNum, func(index int) (pid int, err error) {
 		return createChild(index, listeners[index], array)
 	})
-	err = children.Keep(stop)
+	err = children.Supervise(stop)
 	cleanup(listeners, children, timeout)
 	printStats(counters)
 	return err

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log"
 	"net/netip"
+	"runtime"
 	"time"
 	"unsafe"
 
@@ -24,76 +25,101 @@ import (
 )
 
 type server struct {
-	ring      *ring
-	listener  int
-	clients   *echo.Clients
-	accepting bool           // a call of accept is under way
-	buffers   map[int][]byte // of calls under way: the kernel has them, which the garbage collector does not know
-	failed    error
+	ring     *ring
+	listener int
+	clients  *echo.Clients
+	failed   error
 }
 
-// queue queues a call. Its result comes with the descriptor and the operation.
-func (s *server) queue(c call) {
-	c.data = uint64(c.fd)<<8 | uint64(c.op)
+// queue queues a call. Its result comes with the operation, and with id: the descriptor, or the
+// number of an acceptCall.
+func (s *server) queue(id int, c call) {
+	c.data = uint64(id)<<8 | uint64(c.op)
 	if err := s.ring.add(c); err != nil {
 		s.failed = err
 	}
 }
 
-// queueAccept queues one call that accepts all clients from now on (multishot). It ends when
-// there is no descriptor for a client.
-func (s *server) queueAccept() {
-	s.accepting = true
-	s.queue(call{op: opAccept, ioprio: acceptMultishot, fd: int32(s.listener), flags: unix.SOCK_CLOEXEC})
+// queueAccepts queues calls of accept, so that some are always under way.
+func (s *server) queueAccepts() {
+	for i := range s.ring.accepts {
+		a := &s.ring.accepts[i]
+		if a.underWay || s.clients.Listener() != echo.Read {
+			continue
+		}
+		a.underWay, a.size = true, unix.SizeofSockaddrInet6
+		s.queue(i, call{op: opAccept, fd: int32(s.listener), addr: uint64(uintptr(unsafe.Pointer(&a.addr))),
+			addr2: uint64(uintptr(unsafe.Pointer(&a.size))), flags: unix.SOCK_CLOEXEC})
+	}
 }
 
-// queueStep queues what a client waits for: to receive a request, to send a part of its reply,
-// or to be closed.
-func (s *server) queueStep(conn int, want echo.Want) {
-	if want == echo.Done {
-		delete(s.buffers, conn)
-		s.queue(call{op: opClose, fd: int32(conn)})
-		return
-	}
-	buf := s.clients.Buffer(conn, want)
-	s.buffers[conn] = buf
-	c := call{op: opRecv, fd: int32(conn), addr: uint64(uintptr(unsafe.Pointer(&buf[0]))), len: uint32(len(buf))}
-	if want == echo.Write {
+// queueNext queues the call for which a client waits: to receive a request, to send a part of
+// its reply, or to be closed.
+func (s *server) queueNext(conn int) {
+	client := s.clients.Get(conn)
+	c := call{fd: int32(conn)}
+	switch client.Interest() {
+	case echo.Read:
+		c.op, c.how = opRecv, selectBuffer
+	case echo.Write:
+		chunk := client.Chunk()
+		c.addr, c.len = uint64(uintptr(unsafe.Pointer(&chunk[0]))), uint32(len(chunk))
 		c.op, c.flags = opSend, unix.MSG_WAITALL|unix.MSG_NOSIGNAL // one result, when all is sent
+	case echo.None:
+		if err := s.clients.Remove(conn); err != nil {
+			log.Print(err)
+		}
+		c.op = opClose
 	}
-	s.queue(c)
+	s.queue(conn, c)
 }
 
 // accepted handles the result of accept: a new client, or why there is none.
-func (s *server) accepted(r result) {
-	s.accepting = r.flags&more != 0
+func (s *server) accepted(a *acceptCall, r result) {
+	a.underWay = false
 	switch err := unix.Errno(-r.res); {
 	case r.res >= 0:
-		s.clients.Add(int(r.res), sock.Peer(int(r.res))) // multishot accept does not tell the address
-		s.queueStep(int(r.res), echo.Read)
-	case sock.Exhausted(err):
-		s.clients.Full(fmt.Errorf("accept: %w", err))
+		s.clients.Add(int(r.res), sock.Peer(&a.addr))
+		s.queueNext(int(r.res))
+	case sock.LimitReached(err):
+		log.Printf("accept: %v: new clients wait", err)
+		s.clients.PauseAccept()
 	}
 }
 
-// stepped handles the result of a call for a client.
-func (s *server) stepped(conn int, r result) {
-	n, err := int(r.res), error(nil)
-	if n < 0 {
-		n, err = 0, unix.Errno(-r.res)
+// received handles the result of a receive: a request, the end of the input, or an error.
+func (s *server) received(conn int, r result) {
+	if r.res > 0 {
+		data, id := s.ring.received(r)
+		s.clients.Get(conn).Received(data, nil)
+		s.ring.provide(id)
+	} else if r.res != -int32(unix.ENOBUFS) { // there was no buffer: try again
+		s.clients.Get(conn).Received(nil, errorOf(r))
 	}
-	s.queueStep(conn, s.clients.Complete(conn, n, err))
+	s.queueNext(conn)
 }
 
-// dismiss makes the call that a dismissed client has under way return. Then it is closed.
-func (s *server) dismiss(conn int) { unix.Shutdown(conn, unix.SHUT_RDWR) }
+// sent handles the result of a send.
+func (s *server) sent(conn int, r result) {
+	s.clients.Get(conn).Sent(int(r.res), errorOf(r))
+	s.queueNext(conn)
+}
+
+// errorOf returns the error of a call, as the system call would.
+func errorOf(r result) error {
+	if r.res < 0 {
+		return unix.Errno(-r.res)
+	}
+	return nil
+}
 
 func serveForever(addr netip.AddrPort, timeout time.Duration) error {
+	runtime.LockOSThread() // only the thread that makes the ring may use it (setupSingle)
 	ring, err := newRing(1024)
 	if err != nil {
 		return err
 	}
-	listener, bound, err := sock.Listen(addr, sock.Blocking)
+	listener, bound, err := sock.Listen(addr, timeout, sock.Blocking)
 	if err != nil {
 		return err
 	}
@@ -103,28 +129,29 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 	}
 	fmt.Printf("Listening on port %d ...\n", bound.Port())
 
-	s := &server{ring: ring, listener: listener, clients: echo.NewClients(timeout), buffers: make(map[int][]byte)}
-	s.buffers[stop] = make([]byte, 1)
-	s.queue(call{op: opRead, fd: int32(stop), addr: uint64(uintptr(unsafe.Pointer(&s.buffers[stop][0]))), len: 1})
+	s := &server{ring: ring, listener: listener, clients: echo.NewClients(timeout, func(count int64) {
+		option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
+	})}
+	s.queue(stop, call{op: opRead, fd: int32(stop), addr: uint64(uintptr(unsafe.Pointer(&ring.signal))), len: 1})
 	for s.clients.Serving() && s.failed == nil {
-		dismissed, limit := s.clients.Dismiss()
-		for _, conn := range dismissed {
-			s.dismiss(conn)
+		expired, limit := s.clients.Expire()
+		for _, conn := range expired {
+			unix.Shutdown(conn, unix.SHUT_RDWR) // the call that is under way returns, and then it is closed
 		}
-		if !s.accepting && s.clients.Listener() == echo.Read {
-			s.queueAccept()
-		}
+		s.queueAccepts()
 		if err := ring.submit(limit); err != nil {
 			return err
 		}
 		for r, ok := ring.next(); ok; r, ok = ring.next() {
-			switch fd := int(r.data >> 8); r.data & 0xff {
+			switch id := int(r.data >> 8); r.data & 0xff {
 			case opAccept:
-				s.accepted(r)
-			case opRecv, opSend:
-				s.stepped(fd, r)
-			case opRead: // from the pipe for signals
-				s.clients.End()
+				s.accepted(&ring.accepts[id], r)
+			case opRecv:
+				s.received(id, r)
+			case opSend:
+				s.sent(id, r)
+			case opRead: // from the pipe for signals: finish the replies under way
+				s.clients.Shutdown()
 				if err := sock.Shutdown(listener); err != nil {
 					return err
 				}

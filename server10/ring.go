@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"csdesign/internal/echo"
 )
 
 // A ring is an io_uring(7): two queues in memory that the program shares with the kernel. The
@@ -18,7 +20,7 @@ import (
 // added. Each of them is written by one side only, so there is no lock. But an entry must be
 // complete before the other side sees the new tail, and read before it sees the new head. The
 // manual asks for a store-release and a load-acquire, and the operations of sync/atomic are
-// at least that.
+// at least that. What the kernel writes to is here too: a ring is on the heap, and does not move.
 type ring struct {
 	fd         int
 	calls      []call // the submission queue
@@ -29,20 +31,54 @@ type ring struct {
 	resultTail *atomic.Uint32 // the kernel's
 	wait       waitArg
 	limit      unix.Timespec
+	accepts    [16]acceptCall
+	signal     [1]byte            // from the pipe for signals
+	buffers    *[bufferNum]buffer // a queue of those that the kernel may use
+	provided   uint16             // its tail
+	room       [bufferNum][echo.MaxRequest + 1]byte
+}
+
+// An acceptCall has what a call of accept returns beside the descriptor.
+type acceptCall struct {
+	underWay bool
+	addr     unix.RawSockaddrInet6
+	size     uint32
+}
+
+// bufferNum is how many clients the kernel can receive from in one round, a power of 2.
+const bufferNum = 256
+
+// A buffer is struct io_uring_buf.
+type buffer struct {
+	addr uint64
+	len  uint32
+	id   uint16
+	tail uint16 // of the queue, in the first buffer
+}
+
+// buffersArg is struct io_uring_buf_reg.
+type buffersArg struct {
+	addr  uint64
+	num   uint32
+	group uint16
+	_     uint16
+	_     [3]uint64
 }
 
 // A call is struct io_uring_sqe.
 type call struct {
-	op     uint8
-	_      uint8
-	ioprio uint16 // here: flags of accept
-	fd     int32
-	_      uint64
-	addr   uint64
-	len    uint32
-	flags  uint32 // of the call: SOCK_CLOEXEC, MSG_WAITALL
-	data   uint64 // comes back with the result
-	_      [3]uint64
+	op    uint8
+	how   uint8 // flags for the ring: selectBuffer
+	_     uint16
+	fd    int32
+	addr2 uint64 // of accept: where the size of the address is
+	addr  uint64
+	len   uint32
+	flags uint32 // of the call: SOCK_CLOEXEC, MSG_WAITALL
+	data  uint64 // comes back with the result
+	group uint16 // of buffers, for selectBuffer
+	_     [3]uint16
+	_     [2]uint64
 }
 
 // A result is struct io_uring_cqe.
@@ -60,8 +96,7 @@ const (
 	opSend   = 26
 	opRecv   = 27
 
-	acceptMultishot = 1
-	more            = 2 // flag of a result: further ones will come from this call
+	selectBuffer = 1 << 5 // flag of a call: the kernel chooses the buffer, see provide
 
 	setupSubmitAll = 1 << 7
 	setupSingle    = 1 << 12 // one thread uses the ring
@@ -69,6 +104,8 @@ const (
 	enterGetEvents = 1
 	enterExtArg    = 8
 	offsetOfCalls  = 0x10000000
+
+	registerBuffers = 22
 )
 
 // params is struct io_uring_params.
@@ -98,7 +135,7 @@ func newRing(size uint32) (*ring, error) {
 	p := &params{flags: setupSubmitAll | setupSingle | setupDefer}
 	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, uintptr(size), uintptr(unsafe.Pointer(p)), 0)
 	if errno != 0 {
-		return nil, fmt.Errorf("set up io_uring (since Linux 6.1; see kernel.io_uring_disabled and seccomp): %w", errno)
+		return nil, fmt.Errorf("set up io_uring: %w%s", errno, hints[errno])
 	}
 	unix.CloseOnExec(int(fd))
 	queues := max(int(p.callOffsets.array+4*p.calls), int(p.resultOffsets.entry)+int(p.results)*int(unsafe.Sizeof(result{})))
@@ -114,7 +151,15 @@ func newRing(size uint32) (*ring, error) {
 	for i := range p.calls { // the entries are used in their order
 		word(p.callOffsets.array + 4*i).Store(i)
 	}
-	return &ring{
+	queue, err := unix.Mmap(-1, 0, bufferNum*int(unsafe.Sizeof(buffer{})), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON)
+	if err != nil {
+		return nil, fmt.Errorf("map the queue of buffers: %w", err)
+	}
+	arg := &buffersArg{addr: uint64(uintptr(unsafe.Pointer(&queue[0]))), num: bufferNum}
+	if _, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, fd, registerBuffers, uintptr(unsafe.Pointer(arg)), 1, 0, 0); errno != 0 {
+		return nil, fmt.Errorf("register buffers with io_uring: %w%s", errno, hints[errno])
+	}
+	r := &ring{
 		fd:         int(fd),
 		calls:      unsafe.Slice((*call)(unsafe.Pointer(&entries[0])), p.calls),
 		results:    unsafe.Slice((*result)(unsafe.Pointer(&mem[p.resultOffsets.entry])), p.results),
@@ -122,7 +167,37 @@ func newRing(size uint32) (*ring, error) {
 		callTail:   word(p.callOffsets.tail),
 		resultHead: word(p.resultOffsets.head),
 		resultTail: word(p.resultOffsets.tail),
-	}, nil
+		buffers:    (*[bufferNum]buffer)(unsafe.Pointer(&queue[0])),
+	}
+	for id := range uint16(bufferNum) {
+		r.provide(id)
+	}
+	return r, nil
+}
+
+// hints say what to do about an error.
+var hints = map[unix.Errno]string{
+	unix.ENOMEM: "; see the limit of locked memory (ulimit -l)",
+	unix.EPERM:  "; see the sysctl kernel.io_uring_disabled, and seccomp",
+	unix.ENOSYS: "; it needs Linux 6.1",
+	unix.EINVAL: "; it needs Linux 6.1",
+}
+
+// provide lets the kernel use a buffer for what it receives (io_uring_register(2),
+// IORING_REGISTER_PBUF_RING). A client that is idle has no buffer: the kernel takes one when
+// something has come. It does so in enter, in this thread (setupDefer), so there is nothing to
+// synchronize.
+func (r *ring) provide(id uint16) {
+	b := &r.buffers[r.provided%bufferNum]
+	b.addr, b.len, b.id = uint64(uintptr(unsafe.Pointer(&r.room[id]))), uint32(len(r.room[id])), id
+	r.provided++
+	r.buffers[0].tail = r.provided
+}
+
+// received returns what the kernel has received, and the number of its buffer.
+func (r *ring) received(res result) (data []byte, id uint16) {
+	id = uint16(res.flags >> 16)
+	return r.room[id][:max(res.res, 0)], id
 }
 
 // add queues a call. If there is no room, it first submits those that are queued.

@@ -1,6 +1,9 @@
 package echo
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 func BenchmarkParseRequest(b *testing.B) {
 	request := []byte("4096\n")
@@ -14,11 +17,11 @@ func BenchmarkParseRequest(b *testing.B) {
 
 // BenchmarkReply is the generation of a reply, without sending it.
 func BenchmarkReply(b *testing.B) {
-	g := generators.Get().(*generator)
-	defer generators.Put(g)
+	r := NewReply(-1, MaxReply, time.Hour)
 	b.SetBytes(ChunkSize)
 	b.ReportAllocs()
 	for b.Loop() {
-		g.chunk(ChunkSize)
+		r.Chunk()
+		randoms.Put(r.random)
 	}
 }

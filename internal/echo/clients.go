@@ -1,35 +1,38 @@
 package echo
 
 import (
-	"log"
+	"fmt"
 	"net/netip"
 	"time"
 
-	"csdesign/internal/reexec"
 	"csdesign/internal/sock"
 )
 
-// Clients is the table of a server that waits for all its clients at once: their
-// connections, by descriptor. It also knows what no descriptor tells: which client has
-// been silent for too long, whether there is room for another one, and when the server
-// has done its work. It never waits, and closes no descriptor.
+// Clients is the table of a server that waits for many clients at once: their connections, by
+// descriptor. It also tracks which clients are idle, whether to accept, and the shutdown. It
+// closes no descriptor.
 type Clients struct {
-	conns   []*Conn // by descriptor; those of clients that have gone are used again
-	open    int
-	full    bool      // there is no descriptor or memory for another client
-	logged  time.Time // when that was last logged
-	ended   time.Time // when End was called
-	timeout time.Duration
-	looked  time.Time // when Dismiss last looked
+	timeout  time.Duration
+	onStart  func(count int64)
+	conns    []*Conn // by descriptor; those that have ended are used again
+	list     Conn    // the head of a ring of those that are open, in the order in which they are due
+	open     int
+	paused   time.Time // when accept was paused, or zero
+	shutdown time.Time // when Shutdown was called, or zero
+	drained  time.Time // when all were checked after that
+	expired  []int     // room for what Expire returns
 }
 
-// NewClients returns an empty table. A client that is silent, or takes nothing of its
-// reply, for as long as timeout has to go.
-func NewClients(timeout time.Duration) *Clients {
-	return &Clients{timeout: timeout}
+// NewClients returns an empty table. A client expires when it is silent, or takes nothing of
+// its reply, for as long as timeout. onStart is called with the size of each reply when it
+// starts.
+func NewClients(timeout time.Duration, onStart func(count int64)) *Clients {
+	c := &Clients{timeout: timeout, onStart: onStart}
+	c.list.prev, c.list.next = &c.list, &c.list
+	return c
 }
 
-// Add puts a new client into the table, by its socket. It waits for a request.
+// Add puts a new client into the table, by its descriptor.
 func (c *Clients) Add(fd int, peer netip.AddrPort) {
 	for len(c.conns) <= fd {
 		c.conns = append(c.conns, nil)
@@ -37,104 +40,96 @@ func (c *Clients) Add(fd int, peer netip.AddrPort) {
 	if c.conns[fd] == nil {
 		c.conns[fd] = new(Conn)
 	}
-	c.conns[fd].Begin(fd, peer, c.timeout)
+	conn, now := c.conns[fd], time.Now()
+	*conn = Conn{peer: peer, table: c, reply: NewReply(fd, 0, c.timeout), interest: Read, input: conn.input[:0], active: now}
+	c.pushBack(conn, now)
 	c.open++
 }
 
-// Full notes that there is no room for another client, and logs err, which says so, once a
-// second. There may be room again after a client has gone, or after some time.
-func (c *Clients) Full(err error) {
-	c.full = true
-	if time.Since(c.logged) >= time.Second {
-		log.Printf("%v: new clients wait", err)
-		c.logged = time.Now()
+// pushBack puts a connection at the end of the list. All are due after the same time, so the
+// list is in the right order.
+func (c *Clients) pushBack(conn *Conn, now time.Time) {
+	conn.due = now.Add(max(c.timeout/4, 10*time.Millisecond))
+	conn.prev, conn.next = c.list.prev, &c.list
+	conn.prev.next, conn.next.prev = conn, conn
+}
+
+func unlink(conn *Conn) { conn.prev.next, conn.next.prev = conn.next, conn.prev }
+
+// Get returns the connection of a client.
+func (c *Clients) Get(fd int) *Conn { return c.conns[fd] }
+
+// Remove takes a client that has ended out of the table. Its descriptor is to be closed then.
+// The error says which client it was, and why it has ended. It is nil after a client that was
+// answered and has closed.
+func (c *Clients) Remove(fd int) error {
+	conn := c.conns[fd]
+	unlink(conn)
+	c.open--
+	c.paused = time.Time{} // there is a descriptor again
+	if conn.err != nil {
+		return fmt.Errorf("%v: %w", conn.peer, conn.err)
 	}
+	return nil
 }
 
-// End notes that no new client and no new request is to be served from now on.
-func (c *Clients) End() {
-	c.ended = time.Now()
-	c.looked = time.Time{} // many clients may have to go now
-}
+// PauseAccept is for a server that has no descriptor or no memory for another client. It
+// accepts again when a client has gone, or after a second.
+func (c *Clients) PauseAccept() { c.paused = time.Now() }
 
-func (c *Clients) ending() bool { return !c.ended.IsZero() }
-
-// Serving reports whether the server has to go on. After [Clients.End] it does as long as
-// there are replies under way, but at most for the timeout.
-func (c *Clients) Serving() bool {
-	reexec.Yield()
-	return !c.ending() || c.open > 0 && time.Since(c.ended) < c.timeout
-}
-
-// Listener returns what to wait for at the listener: [Read], or [Done] while there is no
-// room for another client.
-func (c *Clients) Listener() Want {
-	if c.full || c.ending() {
-		return Done
+// Listener returns what to wait for at the listener: [Read], or [None] while accept is paused
+// and after [Clients.Shutdown].
+func (c *Clients) Listener() Interest {
+	if c.draining() || time.Since(c.paused) < time.Second {
+		return None
 	}
 	return Read
 }
 
-// Step makes the next step with a client, and returns what to wait for then. When it
-// returns [Done], the client is no longer in the table, and its descriptor has to be
-// closed.
-func (c *Clients) Step(fd int) Want {
-	want, err := c.conns[fd].Step()
-	return c.settle(fd, want, err)
+// Shutdown begins the end of the server: no client is accepted. Requests that have arrived, and
+// replies under way, are finished.
+func (c *Clients) Shutdown() { c.shutdown = time.Now() }
+
+func (c *Clients) draining() bool { return !c.shutdown.IsZero() }
+
+// Serving reports whether the server has to go on. After [Clients.Shutdown] it has to while
+// replies are under way, for at most the timeout.
+func (c *Clients) Serving() bool {
+	return !c.draining() || c.open > 0 && time.Since(c.shutdown) < c.timeout
 }
 
-// Buffer is [Conn.Buffer] of a client.
-func (c *Clients) Buffer(fd int, want Want) []byte { return c.conns[fd].Buffer(want) }
-
-// Complete is [Clients.Step] for a call that is complete, see [Conn.Complete]. The client may
-// have been dismissed meanwhile.
-func (c *Clients) Complete(fd, n int, err error) Want {
-	if c.conns[fd].gone {
-		return Done
-	}
-	want, err := c.conns[fd].Complete(n, err)
-	return c.settle(fd, want, err)
-}
-
-// Dismiss looks for clients that have been silent for too long or, after [Clients.End], that
-// have no reply under way. It returns the descriptors of those that are no longer in the
-// table, which have to be closed, and how long the server may wait before the next call.
-func (c *Clients) Dismiss() (fds []int, wait time.Duration) {
-	if c.open == 0 && !c.full {
-		return nil, time.Hour
-	}
-	if wait := tick(c.timeout) - time.Since(c.looked); wait > 0 {
-		return nil, wait
-	}
-	c.looked = time.Now()
-	c.full = false // another process may have given something back
-	for fd, conn := range c.conns {
-		if conn == nil || conn.gone {
-			continue
+// Expire checks the clients that are due: each of them four times in a timeout. It returns
+// those that have ended, and how long the server may wait before the next call. A call checks
+// at most 256, because other clients wait for their replies meanwhile.
+func (c *Clients) Expire() (ended []int, wait time.Duration) {
+	now, most := time.Now(), 256
+	wait = time.Hour
+	if c.draining() {
+		wait, most = sock.Tick(c.timeout), c.open
+		if rest := wait - now.Sub(c.drained); rest > 0 && c.open > 0 {
+			return nil, rest
 		}
-		if want, err := conn.Check(); c.settle(fd, want, err) == Done {
-			fds = append(fds, fd)
+		c.drained = now
+	} else if !c.paused.IsZero() {
+		wait = time.Second
+	}
+	c.expired = c.expired[:0]
+	for range most {
+		conn := c.list.next
+		if conn == &c.list || !c.draining() && conn.due.After(now) {
+			break
+		}
+		unlink(conn)
+		c.pushBack(conn, now)
+		if conn.interest == None {
+			continue // it has ended before, and the kernel still makes a call for it
+		}
+		if conn.check(now); conn.interest == None {
+			c.expired = append(c.expired, conn.reply.conn)
 		}
 	}
-	if c.ending() && c.open == 0 {
-		return fds, 0
+	if conn := c.list.next; conn != &c.list && !c.draining() {
+		wait = min(wait, max(0, conn.due.Sub(now)))
 	}
-	return fds, tick(c.timeout)
-}
-
-func (c *Clients) settle(fd int, want Want, err error) Want {
-	conn := c.conns[fd]
-	if err != nil {
-		log.Printf("%v: %v", conn.peer, err)
-	}
-	// At the end a request that has arrived is still answered.
-	if want == Read && c.ending() && !conn.closing && sock.Queued(fd, sock.Unread) == 0 {
-		want = conn.Close()
-	}
-	if want == Done {
-		conn.gone = true
-		c.open--
-		c.full = false
-	}
-	return want
+	return c.expired, wait
 }

@@ -3,7 +3,6 @@ package echo
 import (
 	"bytes"
 	"net/netip"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,184 +10,146 @@ import (
 	"csdesign/internal/sock"
 )
 
-// Want is what a connection waits for before its next step.
-type Want int
+// Interest is what a connection waits for.
+type Interest int
 
 const (
-	Done  Want = iota // nothing: the connection has to be closed
-	Read              // the socket is readable
-	Write             // the socket is writable
+	None  Interest = iota // nothing: the connection has ended, and its descriptor is to be closed
+	Read                  // to read, when the socket is readable
+	Write                 // to write, when the socket is writable
 )
 
-// A Conn is a connection of a server that waits for all its clients at once. It answers
-// requests until the client closes.
+// A Conn is a connection of a server that waits for many clients at once. It is a state
+// machine: [Conn.Interest] says which call to make, and [Conn.Received] or [Conn.Sent] takes
+// what the call has returned. It answers one request after the other until the client closes.
 type Conn struct {
-	stream
+	table    *Clients
 	peer     netip.AddrPort
-	timeout  time.Duration
-	input    []byte     // what the client has sent after the request under way
-	more     bool       // a part of the last request of the input is still to be received
-	answered bool       // the client has sent a good request
-	closing  bool       // the server has shut down its side
-	gone     bool       // the connection is no longer in the table
-	room     *room      // for what is received, and
-	gen      *generator // for what is sent, by a call under way; see Buffer
+	reply    Reply // the one under way, or the last one
+	interest Interest
+	input    []byte    // what the client has sent after the request under way
+	partial  bool      // a part of the last request of the input is still to be received
+	answered bool      // the client has sent a good request
+	closing  bool      // lingering close: the server has shut down its side
+	err      error     // why the connection has ended
+	active   time.Time // when the client last sent something, or made progress with a reply
+
+	due        time.Time // when to check it next
+	prev, next *Conn     // in the list of the table
 }
 
-// Begin makes c the connection on a non-blocking socket, where the first request is still to
-// come. Memory that c had for another connection is used again. The caller closes the socket.
-func (c *Conn) Begin(fd int, peer netip.AddrPort, timeout time.Duration) {
-	*c = Conn{stream: stream{fd: fd, socket: descriptor(fd), moved: time.Now()}, peer: peer, timeout: timeout, input: c.input[:0]}
+// Interest returns what the connection waits for.
+func (c *Conn) Interest() Interest { return c.interest }
+
+// Chunk returns the next bytes to write, see [Reply.Chunk].
+func (c *Conn) Chunk() []byte { return c.reply.Chunk() }
+
+// end ends the connection. The descriptor can be closed.
+func (c *Conn) end(err error) {
+	c.interest, c.err = None, err
 }
 
-// Step does what can be done without waiting, and returns what to wait for before the
-// next step. It receives at most once and sends at most [ChunkSize] bytes, so that the
-// other clients do not have to wait. An error says why the connection ends. A client that
-// closes after its reply is not an error.
-func (c *Conn) Step() (Want, error) {
-	g := generators.Get().(*generator)
-	defer generators.Put(g)
-	if c.left() == 0 {
-		buf := g.buf[:MaxRequest+1] // one more, to see that a request is too long
-		n, err := c.Read(buf[copy(buf, c.input):])
-		if want, err := c.received(buf, n, err); want != Write {
-			return want, err
-		}
-	}
-	// What the socket does not take is not kept: the next random bytes are as good.
-	n, err := c.Write(g.chunk(c.left()))
-	return c.written(n, err)
-}
-
-// Buffer is for a server that does not call read and write when the socket is ready, but has
-// the kernel do it (io_uring(7)). It returns the room for the next read, or the bytes of the
-// next write. The kernel uses them until the call is complete. Call [Conn.Complete] then.
-func (c *Conn) Buffer(want Want) []byte {
-	if want == Write {
-		c.gen = generators.Get().(*generator)
-		return c.gen.chunk(c.left())
-	}
-	c.room = rooms.Get().(*room)
-	return c.room[copy(c.room[:], c.input):]
-}
-
-// A room has one byte more than a request, to see that one is too long.
-type room [MaxRequest + 1]byte
-
-var rooms = sync.Pool{New: func() any { return new(room) }}
-
-// Complete does what Step does, after the kernel has read n bytes into the [Conn.Buffer], or
-// written n of its bytes, or failed.
-func (c *Conn) Complete(n int, err error) (Want, error) {
-	if c.gen == nil {
-		defer rooms.Put(c.room)
-		return c.received(c.room[:], n, err)
-	}
-	generators.Put(c.gen)
-	c.gen = nil
-	return c.written(n, err)
-}
-
-// received takes what a read has put into a buffer behind the input.
-func (c *Conn) received(buf []byte, n int, err error) (Want, error) {
-	had := len(c.input)
+// Received takes what read(2) has returned. data is empty at the end of the client's input.
+// The read must have asked for [MaxRequest]+1 bytes.
+func (c *Conn) Received(data []byte, err error) {
 	switch {
+	case c.interest == None: // it has expired while the kernel made the call
+	case err == unix.EAGAIN || err == unix.EINTR:
 	case c.closing:
-		if over, err := c.drained(n, err, c.timeout); over {
-			return Done, err
+		// What comes now is thrown away.
+		if err != nil || len(data) == 0 {
+			c.interest = None
 		}
-		return Read, nil
-	case err == unix.EAGAIN:
-		return Read, nil
 	case err != nil:
-		return Done, unread(err)
-	case n == 0 && c.answered:
-		return Done, nil
-	case n == 0:
-		return Done, errNoRequest
-	}
-	received := buf[:had+n]
-	c.more = len(received) == len(buf) && sock.Queued(c.fd, sock.Unread) > 0
-	c.moved = time.Now()
-	if c.answered {
-		received = bytes.TrimLeft(received, space) // also a newline that comes late
-	}
-	c.input = append(c.input[:0], received...)
-	return c.next()
-}
-
-// written notes that a write has sent n bytes.
-func (c *Conn) written(n int, err error) (Want, error) {
-	if err := c.wrote(n, err); err != nil {
-		return Done, err
-	}
-	return c.next()
-}
-
-// next begins the next reply, if there is a request, and returns what to wait for.
-func (c *Conn) next() (Want, error) {
-	for c.left() == 0 && c.hasRequest() {
-		if err := c.reply(); err != nil {
-			return c.Close(), err
+		c.end(ReadError(err, c.reply.timeout))
+	case len(data) == 0 && !c.answered:
+		c.end(errNoRequest)
+	case len(data) == 0:
+		c.end(nil)
+	default:
+		c.active = time.Now()
+		c.input = append(c.input, data...)
+		if c.answered {
+			c.trim(0) // a newline that comes late
 		}
+		c.partial = len(data) > MaxRequest && sock.Queued(c.reply.conn, sock.Unread) > 0
+		c.advance()
 	}
-	return c.wants(), nil
 }
 
-func (c *Conn) wants() Want {
-	if c.left() > 0 {
-		return Write
-	}
-	return Read
-}
-
-// Close ends the connection, and returns what to wait for: [Done] if the socket can be
-// closed at once.
-func (c *Conn) Close() Want {
-	if c.finish() {
-		return Done
-	}
-	c.closing, c.input, c.moved = true, c.input[:0], time.Now()
-	return Read
-}
-
-// hasRequest reports whether the input has a complete request. A newline ends a request,
-// and so does the end of what one recv(2) returns, if it has not filled the buffer.
-func (c *Conn) hasRequest() bool {
-	_, _, ended := parse(c.input)
-	return ended || len(c.input) > 0 && !c.more || len(c.input) > MaxRequest
-}
-
-// reply begins the reply to the first request of the input.
-func (c *Conn) reply() error {
-	count, err := ParseRequest(c.input)
-	if err != nil {
-		return err
-	}
-	announce(count)
-	c.answered = true
-	c.begin(count)
-	size, _, _ := parse(c.input)
-	c.input = append(c.input[:0], bytes.TrimLeft(c.input[size:], space)...)
-	return nil
-}
-
-// Check is for a connection that was not ready for some time, and returns what to wait for: it
-// is [Done] if the client has sent no request, and taken nothing of its reply, for as long
-// as the timeout.
-func (c *Conn) Check() (Want, error) {
-	if c.closing {
-		if over, err := c.lingered(c.timeout); over {
-			return Done, err
-		}
-		return Read, nil
-	}
-	err := c.stalled(c.timeout)
+// Sent takes what write(2) of a chunk has returned.
+func (c *Conn) Sent(n int, err error) {
+	err = c.reply.Sent(n, err)
 	switch {
-	case err == nil, c.left() == 0 && sock.Queued(c.fd, sock.Unread) > 0: // the server is late
-		return c.wants(), nil
-	case c.taken == c.sent && c.left() == 0:
-		err = silent(c.timeout)
+	case c.interest == None: // as in Received
+	case err != nil:
+		c.end(err)
+	default:
+		if n > 0 {
+			c.active = time.Now()
+		}
+		c.advance()
 	}
-	return Done, err
+}
+
+// trim removes n bytes, and the white space after them, from the input.
+func (c *Conn) trim(n int) { c.input = append(c.input[:0], bytes.TrimLeft(c.input[n:], space)...) }
+
+// advance starts the next reply, if the last one is sent and there is a request. A newline
+// ends a request, and so does the end of what one read has returned, if it was not cut there.
+func (c *Conn) advance() {
+	for c.reply.Left() == 0 {
+		size, count, ended := Parse(c.input)
+		if !ended && (len(c.input) == 0 || c.partial) && len(c.input) <= MaxRequest {
+			c.interest = Read
+			c.closeIfShutdown()
+			return
+		}
+		if count < 0 {
+			c.close(badRequest(c.input[:size]))
+			return
+		}
+		c.trim(size)
+		c.answered = true
+		c.reply = NewReply(c.reply.conn, count, c.reply.timeout)
+		c.table.onStart(count)
+	}
+	c.interest = Write
+}
+
+// close ends the connection from the server's side. If the client could lose the end of its
+// last reply, it does so by a lingering close, see [sock.Linger]: it reads, and throws away,
+// what the client still sends.
+func (c *Conn) close(err error) {
+	if c.end(err); sock.MustLinger(c.reply.conn) && unix.Shutdown(c.reply.conn, unix.SHUT_WR) == nil {
+		c.closing, c.interest, c.active = true, Read, time.Now()
+	}
+}
+
+// closeIfShutdown closes a connection that waits for a request when the server ends. A request
+// that has arrived is still answered.
+func (c *Conn) closeIfShutdown() {
+	if c.table.draining() && c.interest == Read && !c.closing && sock.Queued(c.reply.conn, sock.Unread) == 0 {
+		c.close(nil)
+	}
+}
+
+// check ends a connection on which there was no progress for as long as the timeout. After a
+// lingering close has begun, a second is enough for a client that has had its reply.
+func (c *Conn) check(now time.Time) {
+	r := &c.reply
+	if unacked := sock.Queued(r.conn, sock.Unacknowledged); unacked != r.unacked {
+		r.unacked, c.active = unacked, now
+	}
+	c.closeIfShutdown()
+	idle := now.Sub(c.active)
+	switch {
+	case c.closing && r.unacked == 0 && idle >= min(time.Second, r.timeout):
+		c.interest = None
+	case c.interest == None || idle < r.timeout:
+	case c.interest == Write || r.unacked > 0:
+		c.end(r.stalled(c.active, now))
+	case sock.Queued(r.conn, sock.Unread) == 0: // otherwise the server is late, not the client
+		c.end(ReadError(unix.EAGAIN, r.timeout))
+	}
 }

@@ -3,9 +3,8 @@ package echo
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"net/netip"
-	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -71,106 +70,66 @@ func FuzzParseRequest(f *testing.F) {
 	})
 }
 
-// socketPair returns a socket for the code under test and the client's end.
-func socketPair(t *testing.T, nonblocking bool) (fd int, client *os.File) {
-	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.SetNonblock(fds[0], nonblocking); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.SetNonblock(fds[1], true); err != nil { // for deadlines
-		t.Fatal(err)
-	}
-	client = os.NewFile(uintptr(fds[1]), "client")
-	client.SetDeadline(time.Now().Add(20 * time.Second))
-	t.Cleanup(func() { unix.Close(fds[0]); client.Close() })
-	return fds[0], client
+// closed is a descriptor that is not open. What the kernel would tell of a socket is 0 then:
+// nothing is unread, unsent or unacknowledged.
+const closed = 100_000
+
+// chunk returns the size of the next chunk of a reply, and says that n bytes of it were sent.
+func chunk(r *Reply, n int, err error) (size int, sentErr error) {
+	size = len(r.Chunk())
+	return size, r.Sent(n, err)
 }
 
-func send(t *testing.T, client *os.File, request string) {
-	t.Helper()
-	if _, err := client.WriteString(request); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func receive(t *testing.T, client *os.File, count int) []byte {
-	t.Helper()
-	reply := make([]byte, count)
-	if n, err := io.ReadFull(client, reply); err != nil {
-		t.Fatalf("%d of %d bytes: %v", n, count, err)
-	}
-	return reply
-}
-
-const noLimit = time.Hour
-
-func TestBlocking(t *testing.T) {
-	fd, client := socketPair(t, false)
-	send(t, client, "100000")
-	count, err := ReadRequest(fd, noLimit)
-	if count != 100000 || err != nil {
-		t.Fatalf("ReadRequest = %d, %v", count, err)
-	}
-	sent := make(chan error)
-	go func() {
-		err := SendReply(fd, count, noLimit)
-		unix.Shutdown(fd, unix.SHUT_WR)
-		sent <- err
-	}()
-	reply, err := io.ReadAll(client)
-	if len(reply) != 100000 || err != nil {
-		t.Errorf("the reply has %d bytes, error %v", len(reply), err)
-	}
-	if err := <-sent; err != nil {
-		t.Error(err)
-	}
-}
-
-func TestBlockingTimeouts(t *testing.T) {
-	fd, _ := socketPair(t, false)
-	const timeout = 20 * time.Millisecond
-	if _, err := ReadRequest(fd, timeout); err == nil || err.Error() != "no request within 20ms" {
-		t.Errorf("ReadRequest from a silent client: %v", err)
-	}
-	err := SendReply(fd, MaxReply, timeout)
-	if err == nil || !strings.HasSuffix(err.Error(), "of 1073741824 bytes taken: none for 20ms") {
-		t.Errorf("SendReply to a client that takes nothing: %v", err)
-	}
-}
-
-func TestBlockingGoneClient(t *testing.T) {
-	fd, client := socketPair(t, false)
-	client.Close()
-	if _, err := ReadRequest(fd, noLimit); err == nil || !strings.Contains(err.Error(), "closed without a request") {
-		t.Errorf("ReadRequest: %v", err)
-	}
-	if err := SendReply(fd, 1, noLimit); err == nil || err.Error() != "send reply: 0 of 1 bytes sent: broken pipe" {
-		t.Errorf("SendReply: %v", err)
-	}
-}
-
-// What follows the first line is not looked at.
-func TestBlockingTakesOneLine(t *testing.T) {
-	for request, want := range map[string]int64{"5\n6\n": 5, " \n 7\r\nx": 7, "8\n" + strings.Repeat("9", 2000): 8} {
-		fd, client := socketPair(t, false)
-		send(t, client, request)
-		if count, err := ReadRequest(fd, noLimit); count != want || err != nil {
-			t.Errorf("ReadRequest of %.20q = %d, %v; want %d", request, count, err, want)
+func TestReply(t *testing.T) {
+	r := NewReply(closed, ChunkSize+7, time.Hour)
+	for _, test := range []struct {
+		n    int
+		err  error
+		size int   // of the chunk
+		left int64 // after it
+	}{
+		{ChunkSize - 1, nil, ChunkSize, 8}, {-1, unix.EAGAIN, 8, 8}, {-1, unix.EINTR, 8, 8}, {3, nil, 8, 5}, {5, nil, 5, 0},
+	} {
+		if size, err := chunk(&r, test.n, test.err); size != test.size || r.Left() != test.left || err != nil {
+			t.Errorf("%+v: a chunk of %d, left %d, error %v", test, size, r.Left(), err)
 		}
 	}
 }
 
+func TestReplyErrors(t *testing.T) {
+	r := NewReply(closed, 10, time.Hour)
+	if _, err := chunk(&r, 4, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chunk(&r, -1, unix.EPIPE); fmt.Sprint(err) != "send reply: 4 of 10 bytes sent: broken pipe" {
+		t.Error(err)
+	}
+	r = NewReply(closed, 10, 0)
+	if _, err := chunk(&r, -1, unix.EAGAIN); fmt.Sprint(err) != "send reply: 0 of 10 bytes taken: none for 0s" {
+		t.Error(err)
+	}
+}
+
+func TestReadError(t *testing.T) {
+	for err, want := range map[error]string{
+		unix.EAGAIN:     "no request within 2s",
+		unix.ECONNRESET: "read request: connection reset by peer",
+	} {
+		if got := ReadError(err, 2*time.Second); got.Error() != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if _, err := ParseRequest(nil); fmt.Sprint(err) != "closed without a request" {
+		t.Errorf("no bytes: %v", err)
+	}
+}
+
 func TestReplyIsRandom(t *testing.T) {
-	const size = ChunkSize + 1
 	var replies [2][]byte
 	for i := range replies {
-		fd, client := socketPair(t, false)
-		go SendReply(fd, size, noLimit)
-		replies[i] = receive(t, client, size)
+		r := NewReply(closed, ChunkSize, time.Hour)
+		replies[i] = bytes.Clone(r.Chunk())
+		r.Sent(ChunkSize, nil)
 		seen := make(map[byte]bool)
 		for _, b := range replies[i] {
 			seen[b] = true
@@ -184,180 +143,205 @@ func TestReplyIsRandom(t *testing.T) {
 	}
 }
 
-// step takes one step, and fails the test unless it ends as is wanted.
-func step(t *testing.T, c *Conn, want Want) {
-	t.Helper()
-	if got, err := c.Step(); got != want || err != nil {
-		t.Fatalf("Step() = %d, %v; want %d", got, err, want)
-	}
+// A fixture is a table with one client, and the replies that have started.
+type fixture struct {
+	*Conn
+	clients *Clients
+	started []int64
 }
 
-func newConn(fd int, timeout time.Duration) *Conn {
-	c := new(Conn)
-	c.Begin(fd, netip.AddrPort{}, timeout)
-	return c
+func newFixture(timeout time.Duration) *fixture {
+	f := &fixture{}
+	f.clients = NewClients(timeout, func(count int64) { f.started = append(f.started, count) })
+	f.clients.Add(closed, netip.MustParseAddrPort("192.0.2.7:5"))
+	f.Conn = f.clients.Get(closed)
+	return f
+}
+
+// drain sends replies until there is something else to do, and returns how many bytes that were.
+func (f *fixture) drain() (total int) {
+	for f.Interest() == Write {
+		n := len(f.Chunk())
+		f.Sent(n, nil)
+		total += n
+	}
+	return total
+}
+
+func (f *fixture) expect(t *testing.T, what string, interest Interest, err string) {
+	t.Helper()
+	if got := fmt.Sprint(f.err); f.Interest() != interest || got != err && (err == "<nil>" || !strings.Contains(got, err)) {
+		t.Errorf("%s: interest %d, error %s; want %d, %s", what, f.Interest(), got, interest, err)
+	}
 }
 
 func TestConn(t *testing.T) {
-	fd, client := socketPair(t, true)
-	c := newConn(fd, noLimit)
-	step(t, c, Read) // nothing there yet
-	send(t, client, "0\n")
-	step(t, c, Read)
-	send(t, client, "10")
-	step(t, c, Read)
-	receive(t, client, 10)
-
-	const size = 4 << 20 // more than the socket takes at once
-	send(t, client, strconv.Itoa(size))
-	step(t, c, Write)
-	for c.left() > 0 { // until it takes no more
-		before := c.left()
-		step(t, c, Write)
-		if c.left() == before {
-			break
-		}
+	f := newFixture(time.Hour)
+	f.expect(t, "at first", Read, "<nil>")
+	f.Received(nil, unix.EAGAIN)
+	f.expect(t, "nothing there yet", Read, "<nil>")
+	f.Received([]byte("0\n"), nil)
+	f.expect(t, "no bytes to send", Read, "<nil>")
+	f.Received([]byte("100000"), nil)
+	f.expect(t, "a request", Write, "<nil>")
+	f.Chunk()
+	f.Sent(-1, unix.EAGAIN)
+	f.expect(t, "the socket is full", Write, "<nil>")
+	if n := f.drain(); n != 100000 {
+		t.Errorf("a reply of %d bytes", n)
 	}
-	if c.left() == 0 {
-		t.Fatal("the whole reply was sent, but the client has read nothing")
+	f.expect(t, "sent", Read, "<nil>")
+	f.Received(nil, nil)
+	f.expect(t, "closed by the client", None, "<nil>")
+	if !slices.Equal(f.started, []int64{0, 100000}) {
+		t.Errorf("replies: %d", f.started)
 	}
-	done := make(chan []byte)
-	go func() { done <- receive(t, client, size) }()
-	for c.left() > 0 {
-		if want, err := c.Step(); want == Done {
-			t.Fatalf("Step() = Done, %v", err)
-		}
-	}
-	<-done
-	unix.Shutdown(int(client.Fd()), unix.SHUT_WR)
-	step(t, c, Done)
 }
 
+// The client sends many requests at once.
 func TestConnPipelined(t *testing.T) {
-	fd, client := socketPair(t, true)
-	c := newConn(fd, noLimit)
-	const count = 1000 // 4,000 bytes: some request is cut where a buffer ends
-	send(t, client, strings.Repeat("123\n", count)+"\r\n4")
+	f := newFixture(time.Hour)
+	data := []byte(strings.Repeat("123\n", 1000) + "\r\n4")
 	total := 0
-	for total < 123*count+4 {
-		if want, err := c.Step(); want == Done {
-			t.Fatalf("Step() = Done, %v after %d bytes", err, total)
-		}
-		n, err := client.Read(make([]byte, 1<<20))
-		if err != nil {
-			t.Fatal(err)
-		}
-		total += n
+	for piece := range slices.Chunk(data, 1000) { // which ends where a request does
+		f.Received(piece, nil)
+		total += f.drain()
 	}
-	if total != 123*count+4 {
-		t.Errorf("%d bytes, want %d", total, 123*count+4)
+	f.expect(t, "all sent", Read, "<nil>")
+	if total != 123*1000+4 || len(f.started) != 1001 {
+		t.Errorf("%d bytes in %d replies", total, len(f.started))
 	}
-	step(t, c, Read)
 }
 
 func TestConnBadRequest(t *testing.T) {
 	for _, request := range []string{
 		"x", " \n", "5 6\n", strings.Repeat("1", MaxRequest+1), strings.Repeat(" ", MaxRequest) + "1", "7\nx",
 	} {
-		fd, client := socketPair(t, true)
-		c := newConn(fd, noLimit)
-		send(t, client, request)
-		var want Want
-		var err error
-		for want = Write; want != Done; {
-			if want, err = c.Step(); want == Read {
-				break
-			}
-		}
-		if want != Done || err == nil || !strings.Contains(err.Error(), "bad request") {
-			t.Errorf("%.20q: Step() = %d, %v", request, want, err)
-		}
+		f := newFixture(time.Hour)
+		f.Received([]byte(request), nil)
+		f.drain()
+		f.expect(t, request, None, "bad request")
 	}
 }
 
 func TestConnGoneClient(t *testing.T) {
-	fd, client := socketPair(t, true)
-	client.Close()
-	if want, err := newConn(fd, noLimit).Step(); want != Done || err == nil || !strings.Contains(err.Error(), "closed without a request") {
-		t.Errorf("Step() = %d, %v", want, err)
-	}
-
-	fd, client = socketPair(t, true)
-	send(t, client, "100")
-	client.Close()
-	if want, err := newConn(fd, noLimit).Step(); want != Done || err == nil || err.Error() != "send reply: 0 of 100 bytes sent: broken pipe" {
-		t.Errorf("Step() = %d, %v", want, err)
-	}
-}
-
-func TestConnCheck(t *testing.T) {
-	fd, client := socketPair(t, true)
-	check := func(timeout time.Duration) (Want, string) {
-		c := newConn(fd, timeout)
-		time.Sleep(time.Nanosecond)
-		want, err := c.Check()
-		return want, fmt.Sprint(err)
-	}
-	if want, err := check(time.Hour); want != Read || err != "<nil>" {
-		t.Errorf("not idle for long: %v, %s", want, err)
-	}
-	if want, err := check(1); want != Done || err != "no request within 1ns" {
-		t.Errorf("idle: %v, %s", want, err)
-	}
-	c := newConn(fd, time.Hour)
-	send(t, client, "1000000000")
-	step(t, c, Write)
-	if want, err := c.Check(); want != Write || err != nil {
-		t.Errorf("busy: %v, %v", want, err)
-	}
-	c.timeout = 1
-	if want, err := c.Check(); want != Done || err == nil || !strings.Contains(err.Error(), "of 1000000000 bytes taken: none for 1ns") {
-		t.Errorf("stalled: %v, %v", want, err)
-	}
-}
-
-// The last of several requests has no newline, and ends where the buffer ends.
-func TestConnFullBuffer(t *testing.T) {
-	fd, client := socketPair(t, true)
-	c := newConn(fd, noLimit)
-	send(t, client, strings.Repeat("0\n", MaxRequest/2)+"7") // as many bytes as are received at once
-	for c.Step(); c.left() > 0 || len(c.input) > 0; {
-		if want, err := c.Step(); want == Done {
-			t.Fatalf("Step() = Done, %v", err)
-		}
-	}
-	receive(t, client, 7)
+	f := newFixture(time.Hour)
+	f.Received(nil, nil)
+	f.expect(t, "closed", None, "closed without a request")
+	f = newFixture(time.Hour)
+	f.Received(nil, unix.ECONNRESET)
+	f.expect(t, "reset", None, "read request: connection reset by peer")
+	f = newFixture(time.Hour)
+	f.Received([]byte("100"), nil)
+	f.Chunk()
+	f.Sent(-1, unix.EPIPE)
+	f.expect(t, "reset while sending", None, "send reply: 0 of 100 bytes sent: broken pipe")
 }
 
 func TestConnLateNewline(t *testing.T) {
-	fd, client := socketPair(t, true)
-	c := newConn(fd, noLimit)
+	f := newFixture(time.Hour)
 	for range 3 {
-		send(t, client, "5")
-		step(t, c, Read)
-		receive(t, client, 5)
-		send(t, client, " \r\n")
-		step(t, c, Read)
+		f.Received([]byte("5"), nil)
+		f.drain()
+		f.Received([]byte(" \r\n"), nil)
+		f.expect(t, "after the newline", Read, "<nil>")
+	}
+}
+
+func TestExpire(t *testing.T) {
+	f := newFixture(time.Hour)
+	if ended, wait := f.clients.Expire(); len(ended) != 0 || wait <= 0 || wait > 15*time.Minute {
+		t.Errorf("at first: %d, %v", ended, wait)
+	}
+	later := func(d time.Duration) { f.due, f.active = f.due.Add(-d), f.active.Add(-d) }
+	later(30 * time.Minute)
+	if ended, _ := f.clients.Expire(); len(ended) != 0 {
+		t.Errorf("after half the timeout: %d", ended)
+	}
+	later(30 * time.Minute)
+	if ended, _ := f.clients.Expire(); !slices.Equal(ended, []int{closed}) {
+		t.Errorf("after the timeout: %d", ended)
+	}
+	f.expect(t, "expired", None, "no request within 1h0m0s")
+
+	f = newFixture(time.Hour)
+	f.Received([]byte("100"), nil)
+	f.Chunk()
+	f.Sent(40, nil)
+	later(time.Hour)
+	f.clients.Expire()
+	f.expect(t, "stalled", None, "send reply: 40 of 100 bytes taken: none for 1h0m0s")
+}
+
+// Many clients that expire at once do not hold up the others.
+func TestExpireFew(t *testing.T) {
+	clients := NewClients(time.Nanosecond, func(int64) {})
+	for fd := range 1000 {
+		clients.Add(closed+fd, netip.AddrPort{})
+		clients.Get(closed + fd).due = time.Time{}
+	}
+	total := 0
+	for total < 1000 {
+		ended, _ := clients.Expire()
+		if len(ended) == 0 || len(ended) > 256 {
+			t.Fatalf("%d clients at once", len(ended))
+		}
+		total += len(ended)
+		for _, fd := range ended {
+			clients.Remove(fd)
+		}
+	}
+}
+
+func TestShutdown(t *testing.T) {
+	f := newFixture(time.Hour)
+	f.Received([]byte("100"), nil)
+	f.clients.Add(closed+1, netip.AddrPort{})
+	f.clients.Shutdown()
+	if f.clients.Listener() != None {
+		t.Error("clients are accepted after Shutdown")
+	}
+	ended, _ := f.clients.Expire()
+	if !slices.Equal(ended, []int{closed + 1}) {
+		t.Errorf("ended: %d; want the one without a request", ended)
+	}
+	f.clients.Remove(closed + 1)
+	if !f.clients.Serving() {
+		t.Error("it does not serve the other one")
+	}
+	f.drain()
+	f.expect(t, "after its reply", None, "<nil>")
+	f.clients.Remove(closed)
+	if f.clients.Serving() {
+		t.Error("it goes on serving")
+	}
+}
+
+func TestPauseAccept(t *testing.T) {
+	f := newFixture(time.Hour)
+	f.clients.PauseAccept()
+	if _, wait := f.clients.Expire(); f.clients.Listener() != None || wait > time.Second {
+		t.Errorf("interest %d, for %v", f.clients.Listener(), wait)
+	}
+	f.clients.Remove(closed)
+	if f.clients.Listener() != Read {
+		t.Error("no client is accepted after one has gone")
 	}
 }
 
 // Garbage would make the heap of a server grow to the 4 MB at which it is collected.
 func TestClientsUseMemoryAgain(t *testing.T) {
-	fd, client := socketPair(t, true)
-	clients := NewClients(noLimit)
-	var conns []*Conn
-	var inputs []*byte
-	for range 2 {
-		clients.Add(fd, netip.AddrPort{})
-		send(t, client, "10\n")
-		if want := clients.Step(fd); want != Read {
-			t.Fatalf("Step() = %d", want)
-		}
-		receive(t, client, 10)
-		clients.settle(fd, Done, nil)
-		conns, inputs = append(conns, clients.conns[fd]), append(inputs, &clients.conns[fd].input[:1][0])
-	}
-	if conns[0] != conns[1] || inputs[0] != inputs[1] {
-		t.Error("the second client has got memory of its own")
+	clients := NewClients(time.Hour, func(int64) {})
+	request := []byte("10\n")
+	allocs := testing.AllocsPerRun(100, func() {
+		clients.Add(7, netip.AddrPort{})
+		c := clients.Get(7)
+		c.Received(request, nil)
+		c.Sent(len(c.Chunk()), nil)
+		c.Received(nil, nil)
+		clients.Remove(7)
+	})
+	if allocs > 0 {
+		t.Errorf("%v allocations for a connection", allocs)
 	}
 }

@@ -1,48 +1,57 @@
-// Package echo is the protocol that every program here speaks. The client sends a
-// decimal number, and the server replies with that many random bytes.
+// Package echo is the protocol that every program here speaks: the client sends a decimal
+// number, and the server replies with that many random bytes.
 //
-// It has the forms that the designs need. [ReadRequest] and [SendReply] work on a blocking
-// socket, and return when they are done; [ReadRequestFrom] and [SendReplyTo] do the same on a
-// connection of package net. A [Conn] works on a non-blocking socket. It does what can be done
-// without waiting, and says what to wait for next; or the kernel makes its calls, and it is
-// told what they have returned. [Clients] is a table of them. On Linux, Forked is for a forked
-// child, which must stay away from the Go runtime.
+// The package reads and writes nothing. A server whose calls block reads a request, gives it to
+// [ParseRequest], and writes the bytes of a [Reply]. A server that waits for many clients at
+// once keeps a [Conn] for each: it says whether to read or to write next, and is told what the
+// call has returned. [Clients] is a table of them.
 package echo
 
 import (
 	"errors"
 	"fmt"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
 	// MaxReply is the most bytes that a client may ask for: 1 GiB.
 	MaxReply = 1 << 30
 
-	// MaxRequest is the most bytes that a request may have.
+	// MaxRequest is the most bytes that a request may have. A server reads one byte more, to
+	// see that a request is too long.
 	MaxRequest = 1024
 
 	space = " \t\n\v\f\r"
 )
 
+var errNoRequest = errors.New("closed without a request")
+
 // ParseRequest returns the number of bytes that the first request in data asks for. A request
-// is a line that consists of ASCII digits, with white space around them.
+// is a line of ASCII digits, with white space around them. data is what one call of read(2)
+// has returned. The newline may be missing, because the original's client sends none; then
+// the request ends where the data end.
 func ParseRequest(data []byte) (count int64, err error) {
-	size, count, _ := parse(data)
-	if count < 0 {
+	size, count, _ := Parse(data)
+	switch {
+	case len(data) == 0:
+		return 0, errNoRequest
+	case count < 0:
 		return 0, badRequest(data[:size])
 	}
 	return count, nil
 }
 
-// parse returns the size of the first request in data and the number in it, -1 for a bad
-// request. A request ends with the first newline after its digits, or else with the data.
+// Parse returns the size of the first request in data, the number in it (-1 for a bad
+// request), and whether it ends with a newline.
 //
-// parse is nosplit and norace for forked children, see Forked.
+// A forked child must not call the Go runtime (see server01a), so Parse checks no stack
+// (nosplit) and does not report to the race detector (norace).
 //
 //go:nosplit
 //go:norace
-func parse(data []byte) (size int, count int64, ended bool) {
+func Parse(data []byte) (size int, count int64, ended bool) {
 	for size < len(data) && isSpace(data[size]) {
 		size++
 	}
@@ -76,10 +85,11 @@ func badRequest(request []byte) error {
 	return fmt.Errorf("bad request %.*q%s: want a decimal number of bytes from 0 to %d", most, request, more, MaxReply)
 }
 
-// Other errors of both forms.
-
-var errNoRequest = errors.New("closed without a request")
-
-func unread(err error) error { return fmt.Errorf("read request: %w", cause(err)) }
-
-func silent(timeout time.Duration) error { return fmt.Errorf("no request within %v", timeout) }
+// ReadError explains why no request could be read. EAGAIN means that the client was silent
+// for as long as timeout.
+func ReadError(err error, timeout time.Duration) error {
+	if err == unix.EAGAIN {
+		return fmt.Errorf("no request within %v", timeout)
+	}
+	return fmt.Errorf("read request: %w", err)
+}

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,11 +28,12 @@ const NoLimit = time.Duration(1 << 62)
 // help has a line for each option, in the order of their declaration.
 var help strings.Builder
 
-// Server declares the options that all servers have: where to listen, and how long to
-// wait for a client. It also makes the server ignore SIGPIPE, so that it goes on when
-// nobody reads its standard output any more.
+// Server declares the options that all servers have: where to listen, how long to wait for a
+// client, and whether to log requests, see [LogRequest]. It also makes the server ignore SIGPIPE,
+// so that it goes on when its standard output is a pipe without a reader.
 func Server() (host *netip.Addr, port *int, timeout *time.Duration) {
 	signal.Ignore(unix.SIGPIPE)
+	defer func() { quiet = Bool("q", "quiet", "do not log requests") }()
 	return declare("i", "host", "ADDRESS", netip.IPv4Unspecified(), "address to listen on: IPv4, IPv6 or localhost", parseAddr),
 		Int("p", "port", 2000, 0, 65535, "port to listen on, 0 for any that is free"),
 		declare("", "timeout", "TIME", 30*time.Second, "how long a client may be silent, or take nothing of its reply, 0 for no limit", parseTime)
@@ -77,10 +79,39 @@ func String(short, long, placeholder, usage string) *string {
 }
 
 // Bool declares a switch, which is off by default.
-func Bool(long, usage string) *bool {
-	describe("-"+long, usage)
-	return flag.Bool(long, false, usage)
+func Bool(short, long, usage string) *bool {
+	forms := "-" + long
+	value := flag.Bool(long, false, "")
+	if short != "" {
+		forms = "-" + short + ", " + forms
+		flag.BoolVar(value, short, false, "")
+	}
+	describe(forms, usage)
+	return value
 }
+
+// LogRequest prints a number in a format with one %d on standard output, or nothing with -q. It
+// is fmt.Printf without garbage, which would make the heap of each child grow to the 4 MB at which
+// it is collected.
+func LogRequest(format string, count int64) {
+	if *quiet {
+		return
+	}
+	var buf [80]byte
+	before, after, _ := strings.Cut(format, "%d")
+	line := append(strconv.AppendInt(append(buf[:0], before...), count, 10), after...)
+	if _, err := os.Stdout.Write(line); err != nil {
+		unlogged.Do(func() { log.Printf("requests are no longer logged: %v", err) })
+	}
+}
+
+// Quiet reports whether -q was given.
+func Quiet() bool { return *quiet }
+
+var (
+	quiet    *bool
+	unlogged sync.Once
+)
 
 // declare declares an option with a short form, which may be empty, and a long one. The
 // help shows its default value, unless that is a zero.

@@ -17,7 +17,7 @@ func TestMain(m *testing.M) {
 	number := Int("n", "number", 3, 1, 10, "a number")
 	required := Int("", "required", 0, 1, 10, "a number that has no default")
 	text := String("t", "text", "TEXT", "a text")
-	on := Bool("on", "a switch")
+	on := Bool("o", "on", "a switch")
 	args := Parse("one", "two")
 	println(host.String(), *port, timeout.String(), *number, *required, *text, *on, strings.Join(args, "+"))
 }
@@ -72,10 +72,11 @@ func TestHelp(t *testing.T) {
   -i, -host ADDRESS      address to listen on: IPv4, IPv6 or localhost (default 0.0.0.0)
   -p, -port N            port to listen on, 0 for any that is free (default 2000)
   -timeout TIME          how long a client may be silent, or take nothing of its reply, 0 for no limit (default 30s)
+  -q, -quiet             do not log requests
   -n, -number N          a number (default 3)
   -required N            a number that has no default
   -t, -text TEXT         a text
-  -on                    a switch
+  -o, -on                a switch
   -h                     show this help
 `
 	if status, stdout, stderr := parse(t, "-h"); status != 0 || stdout != want || stderr != "" {

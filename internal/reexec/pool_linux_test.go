@@ -4,15 +4,14 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// A child that has died before Keep waits for SIGCHLD is reaped, too.
-func TestKeepReapsTheDead(t *testing.T) {
+// A child that has died before Supervise waits for SIGCHLD is reaped, too.
+func TestSuperviseReapsTheDead(t *testing.T) {
 	dead := start(t, "exit", 0)
 	if err := unix.Waitid(unix.P_PID, dead, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
 		t.Fatal(err)
@@ -31,10 +30,11 @@ func TestKeepReapsTheDead(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}()
-	if err := pool.Keep(stop); err != nil || !reaped {
+	if err := pool.Supervise(stop); err != nil || !reaped {
 		t.Errorf("error %v, reaped: %v", err, reaped)
 	}
-	pool.End(time.Hour)
+	pool.Signal(unix.SIGTERM)
+	pool.Wait(time.Hour)
 }
 
 // The timers of a child may be late, and those of its parent may not.
@@ -56,5 +56,8 @@ func TestTimerSlack(t *testing.T) {
 	if after := slack(unix.Gettid()); after != before {
 		t.Errorf("the parent had a slack of %s, and has one of %s", before, after)
 	}
-	End(slices.Values([]int{pid}), time.Hour)
+	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	await(t, pid)
 }

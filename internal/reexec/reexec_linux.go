@@ -12,12 +12,13 @@ import (
 // has been built in its place.
 const executable = "/proc/self/exe"
 
-var attributes = &syscall.SysProcAttr{Setpgid: unix.Getpgrp() != 0, Pdeathsig: unix.SIGKILL}
+var attributes = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 
-// become makes the child die with its parent: exec has undone that if the file of the program
-// has capabilities (prctl(2)). It also gives the process the name of its program, which top(1)
-// and ss(8) show. exec has named it "exe", after the path.
-func become(name string) {
+// dieWithParent makes the kernel kill this process when its parent has ended. Start has asked
+// for that, but exec has undone it if the program's file has capabilities (prctl(2)). It also
+// gives the process the name of its program, which top(1) and ss(8) show; exec has named it
+// "exe", after the path.
+func dieWithParent(name string) {
 	unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
 	os.WriteFile("/proc/self/comm", []byte(name), 0)
 }
@@ -27,8 +28,7 @@ func become(name string) {
 // PR_SET_TIMERSLACK).
 func setTimerSlack(ns uintptr) { unix.Prctl(unix.PR_SET_TIMERSLACK, ns, 0, 0, 0) }
 
-// closeInherited sees to it that children do not get the descriptors with which the parent was
-// started.
+// closeInherited keeps the descriptors with which this program was started from its children.
 func closeInherited() { unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) }
 
 // namelessFile returns the descriptor of a file in memory.

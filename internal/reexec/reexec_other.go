@@ -12,10 +12,10 @@ import (
 
 var executable, _ = os.Executable() // if it fails, Start says that "" does not exist
 
-var attributes = &syscall.SysProcAttr{Setpgid: true}
+var attributes *syscall.SysProcAttr
 
-// become ends the child when its parent has ended.
-func become(string) {
+// dieWithParent ends this process when its parent has ended.
+func dieWithParent(string) {
 	parent := os.Getppid()
 	go func() {
 		for os.Getppid() == parent {
@@ -27,8 +27,7 @@ func become(string) {
 
 func setTimerSlack(ns uintptr) {} // there is none
 
-// closeInherited sees to it that children do not get the descriptors with which the parent was
-// started.
+// closeInherited keeps the descriptors with which this program was started from its children.
 func closeInherited() {
 	for fd := 3; fd < 1024; fd++ {
 		unix.CloseOnExec(fd)

@@ -3,7 +3,6 @@ package reexec
 import (
 	"os"
 	"runtime"
-	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -71,18 +70,16 @@ func startAndAwait(t *testing.T, what string) int {
 	return pid
 }
 
-func await(t *testing.T, pid int) Exit {
+func await(t *testing.T, pid int) (status unix.WaitStatus) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		for ended, exit := range Ended {
-			if ended != pid {
-				t.Fatalf("child %d has ended, not %d", ended, pid)
-			}
-			return exit
-		}
+	ended, err := unix.Wait4(pid, &status, 0, nil)
+	for err == unix.EINTR {
+		ended, err = unix.Wait4(pid, &status, 0, nil)
 	}
-	t.Fatalf("child %d does not end", pid)
-	return Exit{}
+	if ended != pid || err != nil {
+		t.Fatalf("wait for %d: %d, %v", pid, ended, err)
+	}
+	return status
 }
 
 // twoWords returns two words of shared memory, and the file they are in.
@@ -101,7 +98,7 @@ func TestSharedMemory(t *testing.T) {
 	for _, index := range []int{0, 1, 1} {
 		pid := start(t, "count", index, fd)
 		if exit := await(t, pid); exit.ExitStatus() != index {
-			t.Errorf("child %d %v", index, exit)
+			t.Errorf("child %d %s", index, Describe(exit))
 		}
 	}
 	if words[0].Load() != 1000 || words[1].Load() != 2000 {
@@ -110,34 +107,59 @@ func TestSharedMemory(t *testing.T) {
 }
 
 func TestExit(t *testing.T) {
-	if got := await(t, start(t, "exit", 0)).String(); got != "exited with status 0" {
+	if got := Describe(await(t, start(t, "exit", 0))); got != "exited with status 0" {
 		t.Error(got)
 	}
 	pid := startAndAwait(t, "wait")
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if got := await(t, pid).String(); got != "was killed by SIGKILL" {
+	if got := Describe(await(t, pid)); got != "was killed by SIGKILL" {
 		t.Error(got)
 	}
 }
 
-func TestEnd(t *testing.T) {
-	End(slices.Values([]int{startAndAwait(t, "terminate"), startAndAwait(t, "terminate")}), time.Hour)
+// poolOf returns a pool that has these children.
+func poolOf(pids ...int) *Pool {
+	p := NewPool(len(pids), func(index int) (pid int, err error) { return pids[index], nil })
+	p.Fill()
+	return p
+}
+
+func TestSignalAndWait(t *testing.T) {
+	p := poolOf(startAndAwait(t, "terminate"), startAndAwait(t, "terminate"))
+	p.Signal(unix.SIGTERM)
+	p.Wait(time.Hour)
 	// This one ignores SIGTERM.
 	pid := startAndAwait(t, "wait")
-	End(slices.Values([]int{pid}), 10*time.Millisecond)
+	p = poolOf(pid)
+	p.Signal(unix.SIGTERM)
+	p.Wait(10 * time.Millisecond)
 	if err := unix.Kill(pid, 0); err != unix.ESRCH {
-		t.Errorf("child %d after End: %v", pid, err)
+		t.Errorf("child %d after Wait: %v", pid, err)
 	}
 }
 
-// A child that is told to end before it is ready is not killed.
-func TestEndAtOnce(t *testing.T) {
-	fd, words := twoWords(t)
-	End(slices.Values([]int{start(t, "count at the end", 0, fd)}), time.Hour)
-	if n := words[0].Load(); n != 1000 {
-		t.Errorf("the child counted %d, want 1000", n)
+// One child is started after others have died young. If it lives, the others follow.
+func TestProbe(t *testing.T) {
+	created := 0
+	p := NewPool(3, func(int) (int, error) {
+		created++
+		return 1 << 30, nil // not a process
+	})
+	passes := func(d time.Duration) {
+		p.retry = p.retry.Add(-d)
+		p.Fill()
+	}
+	p.probe, p.retry = true, time.Now().Add(time.Second)
+	for want, d := range []time.Duration{0, time.Second, time.Second} {
+		passes(d)
+		if want == 2 {
+			want = 3
+		}
+		if created != want {
+			t.Errorf("%d children, want %d", created, want)
+		}
 	}
 }
 
@@ -148,7 +170,7 @@ func TestSignalsAreTheParents(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := await(t, pid).String(); got != "exited with status 0" {
+	if got := Describe(await(t, pid)); got != "exited with status 0" {
 		t.Errorf("after SIGINT, SIGHUP and SIGTERM the child %s", got)
 	}
 }

@@ -2,8 +2,10 @@ package sock
 
 import (
 	"fmt"
+	"log"
 	"os"
 	"os/signal"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,23 +14,49 @@ import (
 // Stop returns a channel that receives the signal to stop: SIGINT, SIGTERM or SIGHUP.
 // SIGHUP stays ignored if it was ignored when the program started (nohup(1)).
 //
-// A second after timeout has passed since then, the program exits, no matter what it is
-// doing: it may be blocked, for example in a write to a pipe that is full.
+// From then on the shutdown is bounded. If the program still runs after a second, it says why.
+// A second SIGINT or SIGTERM ends it at once, with 128 and the signal's number as its exit
+// status. A second after timeout has passed it exits with status 0, whatever it is doing: it
+// may be blocked, for example in a write to a pipe that is full.
 func Stop(timeout time.Duration) <-chan os.Signal {
 	signals := []os.Signal{unix.SIGINT, unix.SIGTERM}
 	if !signal.Ignored(unix.SIGHUP) {
 		signals = append(signals, unix.SIGHUP)
 	}
-	stop, late := make(chan os.Signal, 1), make(chan os.Signal, 1)
-	signal.Notify(stop, signals...)
-	signal.Notify(late, signals...)
+	first, all := make(chan os.Signal, 1), make(chan os.Signal, 2)
+	signal.Notify(first, signals...)
+	signal.Notify(all, signals...)
 	go func() {
-		<-late
-		time.Sleep(timeout + time.Second)
-		os.Exit(0)
+		<-all
+		slow, late := time.After(time.Second), time.After(timeout+time.Second)
+		for {
+			select {
+			case <-slow:
+				log.Print("waiting for replies under way, press Ctrl-C again to end now")
+			case <-late:
+				os.Exit(0)
+			case sig := <-all:
+				if sig != unix.SIGHUP {
+					os.Exit(128 + int(sig.(unix.Signal)))
+				}
+			}
+		}
 	}()
-	return stop
+	return first
 }
+
+// Yield lets the scheduler of the Go runtime run, every 8 ms. Without this the monitor thread of
+// the runtime takes a goroutine that makes one system call after the other for a long
+// computation after 10 ms, and takes the processor away. A yield may wake another thread, so it
+// does not come more often. Only one goroutine of a process may call it.
+func Yield() {
+	if now := time.Now(); now.Sub(yielded) >= 8*time.Millisecond {
+		yielded = now
+		runtime.Gosched()
+	}
+}
+
+var yielded time.Time
 
 // SignalPipe returns a descriptor that becomes readable when a signal arrives on the
 // channel, and remains so until it is read. It is the self-pipe trick: a program that waits

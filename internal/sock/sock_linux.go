@@ -3,6 +3,7 @@ package sock
 import (
 	"encoding/binary"
 	"net/netip"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -23,21 +24,22 @@ func accept(listener int, nonblocking bool) (conn int, peer netip.AddrPort, err 
 	if errno != 0 {
 		return -1, peer, errno
 	}
-	return int(fd), rawAddrPort(&from), nil
+	return int(fd), Peer(&from), nil
 }
 
-// getpeername is getpeername(2). [unix.Getpeername] makes a second system call, and garbage.
-func getpeername(conn int) (peer netip.AddrPort, err error) {
-	var from unix.RawSockaddrInet6
+// LocalAddr returns the address of this end of a connection (getsockname(2)), or the zero
+// address.
+func LocalAddr(conn int) (addr netip.AddrPort) {
+	var own unix.RawSockaddrInet6
 	size := uint32(unix.SizeofSockaddrInet6)
-	_, _, errno := unix.RawSyscall(unix.SYS_GETPEERNAME, uintptr(conn), uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)))
-	if errno != 0 {
-		return peer, errno
+	if _, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(conn), uintptr(unsafe.Pointer(&own)), uintptr(unsafe.Pointer(&size))); errno != 0 {
+		return addr
 	}
-	return rawAddrPort(&from), nil
+	return Peer(&own)
 }
 
-func rawAddrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
+// Peer returns the address that accept(2) has stored.
+func Peer(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
 	if sa.Family == unix.AF_INET {
 		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(sa)).Addr), port)
@@ -53,11 +55,35 @@ const (
 )
 
 // Queued returns the number of bytes that wait in a TCP connection (tcp(7)). It is 0 where
-// the system does not tell.
+// the system does not tell. The call never blocks, so the scheduler is not told (RawSyscall).
 func Queued(conn int, which uint) int64 {
-	n, err := unix.IoctlGetInt(conn, which)
-	if err != nil {
-		return 0
-	}
+	var n int32
+	unix.RawSyscall(unix.SYS_IOCTL, uintptr(conn), uintptr(which), uintptr(unsafe.Pointer(&n)))
 	return int64(n)
+}
+
+// hasReceived reports whether the client has sent anything (tcp(7), TCP_INFO).
+func hasReceived(conn int) bool {
+	info, err := unix.GetsockoptTCPInfo(conn, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.Bytes_received > 0
+}
+
+// zoneID returns the number of an interface (netdevice(7), SIOCGIFINDEX).
+func zoneID(zone string) (uint32, error) {
+	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+		return uint32(n), nil
+	}
+	ifreq, err := unix.NewIfreq(zone)
+	if err != nil {
+		return 0, err
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifreq); err != nil {
+		return 0, err
+	}
+	return ifreq.Uint32(), nil
 }

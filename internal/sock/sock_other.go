@@ -3,7 +3,9 @@
 package sock
 
 import (
+	"errors"
 	"net/netip"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,12 +25,14 @@ func accept(listener int, nonblocking bool) (conn int, peer netip.AddrPort, err 
 	return conn, addrPort(from), nil
 }
 
-func getpeername(conn int) (peer netip.AddrPort, err error) {
-	from, err := unix.Getpeername(conn)
+// LocalAddr returns the address of this end of a connection (getsockname(2)), or the zero
+// address.
+func LocalAddr(conn int) (addr netip.AddrPort) {
+	own, err := unix.Getsockname(conn)
 	if err != nil {
-		return peer, err
+		return addr
 	}
-	return addrPort(from), nil
+	return addrPort(own)
 }
 
 const (
@@ -38,3 +42,12 @@ const (
 )
 
 func Queued(conn int, which uint) int64 { return 0 }
+
+func hasReceived(conn int) bool { return false }
+
+func zoneID(zone string) (uint32, error) {
+	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+		return uint32(n), nil
+	}
+	return 0, errors.New("want its number as the zone")
+}

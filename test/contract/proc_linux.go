@@ -98,15 +98,33 @@ func Number(t testing.TB, s string) int {
 	return n
 }
 
-// Children returns the PIDs of the program's children (proc(5), children). All programs
-// start them from the main thread.
+// Children returns the PIDs of the program's children (proc(5), children).
 func (p *Program) Children() (pids []int) {
 	p.T.Helper()
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", p.PID, p.PID)) // or it has ended
-	for _, pid := range strings.Fields(string(text)) {
-		pids = append(pids, Number(p.T, pid))
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.PID))
+	if err != nil {
+		p.T.Fatal(err)
+	}
+	for _, file := range files {
+		text, _ := os.ReadFile(file) // or it has ended
+		for _, pid := range strings.Fields(string(text)) {
+			pids = append(pids, Number(p.T, pid))
+		}
 	}
 	return pids
+}
+
+// protected reports whether a process ignores SIGINT, or blocks it (proc(5), status).
+func protected(pid int) bool {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // or it has ended
+	for line := range strings.Lines(string(text)) {
+		name, mask, _ := strings.Cut(strings.TrimSpace(line), ":\t")
+		bits, err := strconv.ParseUint(mask, 16, 64)
+		if (name == "SigIgn" || name == "SigBlk") && err == nil && bits&(1<<(unix.SIGINT-1)) != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Tree returns the program, its children, and all that is left of its process group.

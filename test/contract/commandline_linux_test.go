@@ -1,9 +1,11 @@
 package contract
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -57,10 +59,58 @@ func TestCommandLine(t *testing.T) {
 		if status := p.Status(); status != 0 || p.Stderr.String() != "" {
 			t.Errorf("-h: status %d, %s", status, &p.Stderr)
 		}
-		for _, once := range []string{"-i, -host ADDRESS", "(default 0.0.0.0)", "-p, -port N", "(default 2000)", "-timeout TIME", "(default 30s)"} {
+		for _, once := range []string{"-i, -host ADDRESS", "(default 0.0.0.0)", "-p, -port N", "(default 2000)", "-timeout TIME", "(default 30s)", "-q, -quiet"} {
 			if p.Stdout.Count(once) != 1 {
 				t.Errorf("-h does not say %q once: %s", once, &p.Stdout)
 			}
+		}
+	})
+}
+
+// The name of a program, and of its directory, may be anything.
+func TestAnyName(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		dir := filepath.Join(t.TempDir(), "the: child 5")
+		program := filepath.Join(dir, d.name+": child 7")
+		if err := errors.Join(os.Mkdir(dir, 0o755), os.Symlink(Path(d.name), program)); err != nil {
+			t.Fatal(err)
+		}
+		s := Listening(t, Start(t, exec.Command(program, "-i", "127.0.0.1", "-p", "0")))
+		s.Ask("5\n", 5)
+	})
+}
+
+// A directory as the root of all files, in which there is no /dev/null.
+func TestChroot(t *testing.T) {
+	each(t, forks, func(t *testing.T, d design) {
+		if race {
+			t.Skip("a program with the race detector needs shared libraries")
+		}
+		dir := t.TempDir()
+		if err := os.Mkdir(filepath.Join(dir, "proc"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		p := Sandbox(t, fmt.Sprintf(`
+			cp $BIN/%[1]s $BIN/client %[2]s
+			mount -t proc proc %[2]s/proc
+			chroot %[2]s /%[1]s -i 127.0.0.1 -p 2000 & server=$!
+			until $BIN/client -i 127.0.0.1 -p 2000 -c 1 -t 1 2>/dev/null; do kill -0 $server; done
+			kill $server; wait $server`, d.name, dir))
+		if status := p.Status(); status != 0 {
+			t.Errorf("status %d, %s", status, &p.Stderr)
+		}
+	})
+}
+
+// With -q a server does not log its requests. All else it says.
+func TestQuiet(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		s := Serve(t, d.name, "-q")
+		s.Ask("5\n", 5)
+		s.Ask("x\n", 0)
+		s.Signal(unix.SIGTERM)
+		if status := s.Status(); status != 0 || s.Stdout.Has("Got request") || !s.Stderr.Has("bad request") {
+			t.Errorf("status %d, %s, %s", status, &s.Stdout, &s.Stderr)
 		}
 	})
 }
@@ -76,26 +126,14 @@ func TestLongestTimeout(t *testing.T) {
 	})
 }
 
-// With few descriptors a server says so, or serves.
+// At the fewest descriptors that are enough, a server serves.
 func TestFewDescriptors(t *testing.T) {
 	each(t, all, func(t *testing.T, d design) {
-		for limit := 4; limit <= 36; limit += 4 {
-			line := fmt.Sprintf("ulimit -n %d; exec %s -i 127.0.0.1 -p 0", limit, Path(d.name))
-			p := Start(t, exec.Command("/bin/sh", "-c", line))
-			WaitFor(t, "it listens or ends", func() bool { return p.HasEnded() || p.Stdout.Has("Listening") })
-			if !p.Stdout.Has("Listening") {
-				said := p.Stderr.String()
-				if p.Status() != 1 || strings.Count(said, "\n") != 1 || !strings.Contains(said, "too many open files\n") {
-					t.Errorf("limit %d: status %d, %s", limit, p.Status(), Tail(said))
-				}
-				continue
-			}
-			s := Listening(t, p)
-			s.Ask("5\n", 5)
-			s.Signal(unix.SIGTERM)
-			if status := s.Status(); status != 0 || s.Stderr.Has("goroutine") {
-				t.Errorf("limit %d: status %d, %s", limit, status, &s.Stderr)
-			}
+		s := ServeAfter(t, "ulimit -n 32;", d.name)
+		s.Ask("5\n", 5)
+		s.Signal(unix.SIGTERM)
+		if status := s.Status(); status != 0 || s.Stderr.Has("goroutine") {
+			t.Errorf("status %d, %s", status, &s.Stderr)
 		}
 	})
 }

@@ -181,6 +181,62 @@ func TestMoreThanTheRequest(t *testing.T) {
 	})
 }
 
+// An urgent byte (send(2), MSG_OOB) is something to read, too.
+func TestUrgentByte(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		s := Serve(t, d.name)
+		for _, size := range []int{1000, 1_000_000} {
+			conn := s.Connect()
+			raw, err := conn.SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			send := func(data string, flags int) {
+				if err := raw.Control(func(fd uintptr) { err = unix.Send(int(fd), []byte(data), flags) }); err != nil {
+					t.Fatal(err)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			send(fmt.Sprintf("%d\n", size), unix.MSG_MORE)
+			send("!", unix.MSG_OOB)
+			conn.CloseWrite()
+			if got, err := io.Copy(io.Discard, conn); got != int64(size) || err != nil {
+				t.Errorf("%d of %d bytes, error %v", got, size, err)
+			}
+		}
+	})
+}
+
+// The log names a client that has reset the connection.
+func TestResetAfterRubbish(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		s := Serve(t, d.name)
+		settled(s, d)
+		pids := append(s.Children(), s.PID)
+		Stop(t, pids...) // the server sees the connection when it has been reset
+		var addrs []string
+		for range 20 {
+			conn := s.Send("rubbish\n")
+			addrs = append(addrs, conn.LocalAddr().String())
+			conn.SetLinger(0)
+			conn.Close()
+		}
+		Kill(t, unix.SIGCONT, pids...)
+		s.Ask("5\n", 5)
+		for _, addr := range addrs {
+			// accept may not return a connection that was reset.
+			if lines := s.Stderr.Count(addr + ": "); lines > 1 {
+				t.Errorf("%d lines for %s", lines, addr)
+			}
+		}
+		if n := s.Stderr.Count("\n"); n > s.Stderr.Count(d.name+": 127.0.0.1:") {
+			t.Errorf("a client without a name: %s", &s.Stderr)
+		}
+	})
+}
+
 // A bad request after a good one, and a lot more, do not cost the client its reply.
 func TestBadRequestAfterAReply(t *testing.T) {
 	each(t, keeps, func(t *testing.T, d design) {

@@ -137,6 +137,23 @@ func TestIPv6(t *testing.T) {
 	})
 }
 
+// An address of a link has a zone: the interface.
+func TestIPv6Zone(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		p := Sandbox(t, `
+			ip link add d0 type veth peer name d1
+			ip link set d0 up; ip link set d1 up
+			ip -6 addr add fe80::1234/64 dev d0 nodad
+			$BIN/`+d.name+` -i fe80::1234%d0 -p 2000 & server=$!
+			until $BIN/client -i fe80::1234%d0 -p 2000 -c 1 -t 1 2>/dev/null; do kill -0 $server; done
+			$BIN/client -i fe80::1234%d0 -p 2000 -c 2 -t 5
+			kill $server; wait $server`)
+		if status := p.Status(); status != 0 || !p.Stdout.Has("10 connections answered, 0 failed, 0 not made\n") {
+			t.Errorf("status %d, %s, %s", status, &p.Stdout, &p.Stderr)
+		}
+	})
+}
+
 // A server that listens on an IPv4 address does not listen on IPv6.
 func TestIPv4Only(t *testing.T) {
 	each(t, all, func(t *testing.T, d design) {

@@ -159,6 +159,18 @@ func Start(t testing.TB, cmd *exec.Cmd) *Program {
 	return p
 }
 
+// Sandbox runs a shell script in network and mount namespaces of its own, with a loopback
+// interface. $BIN is the directory of the programs.
+func Sandbox(t testing.TB, script string) *Program {
+	t.Helper()
+	args := []string{"--net", "--mount", "--", "sh", "-c"}
+	if out, err := exec.Command("unshare", append(args, "ip link set lo up")...).CombinedOutput(); err != nil {
+		t.Skipf("unshare, ip: %v %s", err, out)
+	}
+	cmd := exec.Command("unshare", append(args, "set -e; BIN="+Path("")+"; ip link set lo up; "+script)...)
+	return Start(t, cmd)
+}
+
 // Tail returns the end of a long text.
 func Tail(s string) string { return s[max(0, len(s)-2000):] }
 

@@ -32,7 +32,7 @@ func (s *Server) use() (u use) {
 // TestSoak makes very many connections, and compares what a server has before and after. It
 // logs both (-v). It is not part of the usual tests:
 //
-//	go test -v -timeout 5h -run 'TestSoak/server03a$' ./internal/contract -soak 10000000
+//	go test -v -timeout 5h -run 'TestSoak/server03a$' ./test/contract -soak 10000000
 func TestSoak(t *testing.T) {
 	if *soak == 0 {
 		t.Skip("-soak says how many connections")

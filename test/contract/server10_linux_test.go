@@ -46,3 +46,22 @@ func TestFewSystemCalls(t *testing.T) {
 	}
 	t.Logf("system calls for 1,500 connections: server07 %d, server10 %d", epoll, ring)
 }
+
+// The error says what to do about it.
+func TestLockedMemory(t *testing.T) {
+	design{name: "server10"}.needs(t)
+	if os.Getuid() != 0 {
+		t.Skip("only root can run it as another user")
+	}
+	if err := os.Chmod(Path(""), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := asNobody(exec.Command("prlimit", "--memlock=4096:4096", "true")).CombinedOutput(); err != nil {
+		t.Skipf("prlimit: %v %s", err, out)
+	}
+	p := Start(t, asNobody(exec.Command("prlimit", "--memlock=4096:4096", Path("server10"), "-i", "127.0.0.1", "-p", "0")))
+	const want = "server10: set up io_uring: cannot allocate memory; see the limit of locked memory (ulimit -l)\n"
+	if status := p.Status(); status != 1 || p.Stderr.String() != want {
+		t.Errorf("status %d, %s", status, &p.Stderr)
+	}
+}
