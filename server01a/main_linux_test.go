@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"flag"
 	"fmt"
 	"io"
@@ -14,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 var connections = flag.Int("connections", 2000, "how many connections TestForkWhileCollecting makes")
@@ -75,7 +78,7 @@ func TestForkWhileCollecting(t *testing.T) {
 // What a child calls is nosplit, or it might hang where it looks at its stack. The compiler and
 // the linker allow other calls.
 func TestChildCallsOnlyNosplit(t *testing.T) {
-	const child = `^main\.(fork|handle)$|^csdesign/internal/echo\.(call|parse|isSpace|announcement|\(\*Forked\)\.(Receive|Reply|progress|waiting))$`
+	const child = `^main\.(fork|handle|call|logRequest|\(\*client\)\.(wait|receive|reply|linger|idle|queued|fill))$|^csdesign/internal/echo\.(Parse|isSpace)$`
 	allowed := regexp.MustCompile(child + `|^golang\.org/x/sys/unix\.RawSyscall6?(\.abi0)?$|^syscall\.RawSyscall6?$|^runtime\.(memmove|panic\w+|gcWriteBarrier\w*)$`)
 	for _, flag := range []string{"-race=false", "-race"} { // with the race detector less is inlined
 		binary := filepath.Join(t.TempDir(), "server01a")
@@ -95,6 +98,32 @@ func TestChildCallsOnlyNosplit(t *testing.T) {
 			if !allowed.MatchString(call[1]) {
 				t.Errorf("%s: a child calls %s", flag, call[1])
 			}
+		}
+	}
+}
+
+// What a forked child reports is what the other servers say.
+func TestErrors(t *testing.T) {
+	for want, c := range map[string]*client{
+		"no request within 2s":                        {timeout: 2e9, size: -1, count: -1, errno: unix.EAGAIN},
+		"read request: connection reset by peer":      {size: -1, count: -1, errno: unix.ECONNRESET},
+		"closed without a request":                    {count: -1},
+		"send reply: 3 of 9 bytes taken: none for 2s": {timeout: 2e9, size: 1, count: 9, sent: 5, unacked: 2},
+		"send reply: 3 of 9 bytes sent: broken pipe":  {size: 1, count: 9, sent: 3, errno: unix.EPIPE},
+	} {
+		if got := c.err(); fmt.Sprint(got) != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// The bytes of a reply are those of xoshiro256++, whose authors give these for this state.
+func TestRandomBytes(t *testing.T) {
+	c := &client{random: [4]uint64{1, 2, 3, 4}}
+	c.fill(24)
+	for i, want := range []uint64{41943041, 58720359, 3588806011781223} {
+		if got := binary.LittleEndian.Uint64(chunk[8*i:]); got != want {
+			t.Errorf("number %d: %d, want %d", i, got, want)
 		}
 	}
 }

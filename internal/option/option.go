@@ -109,7 +109,7 @@ func LogRequest(format string, count int64) {
 func Quiet() bool { return *quiet }
 
 var (
-	quiet    *bool
+	quiet    = new(bool)
 	unlogged sync.Once
 )
 

@@ -1,6 +1,7 @@
 package contract
 
 import (
+	"fmt"
 	"runtime"
 	"testing"
 
@@ -18,27 +19,28 @@ type design struct {
 	keeps  bool   // keeps connections open between requests
 	counts string // what it counts at the end: the connections of a "child" or a "thread"
 	most   int    // the most that -n takes, 0 where there is no -n
-	crowd  int    // how many connections of each of 15 clients are a crowd
+	crowd  int    // how many connections of each of 15 clients are a crowd, 30 if it is 0
+	short  bool   // is tested with -short, too
 }
 
 var designs = []design{
 	{name: "server00", alone: true},
-	{name: "server01", forks: true, crowd: 20}, // as each connection starts a process
-	{name: "server01a", forks: true, copies: true, crowd: 40},
+	{name: "server01", forks: true, crowd: 5}, // as each connection starts a process
+	{name: "server01a", forks: true, copies: true, crowd: 10},
 	{name: "server02", keeps: true},
 	{name: "server03", forks: true, pool: 10, most: 1024},
-	{name: "server03a", forks: true, pool: 10, most: 1024, counts: "child"},
+	{name: "server03a", short: true, forks: true, pool: 10, most: 1024, counts: "child"},
 	{name: "server03b", forks: true, pool: 10, most: 1024, counts: "child"},
 	{name: "server03c", forks: true, pool: 10, most: 1024, counts: "child"},
 	{name: "server04", forks: true, pool: 10, most: 1000, counts: "child"},
 	{name: "server05"},
-	{name: "server05a"},
+	{name: "server05a", short: true},
 	{name: "server06", keeps: true},
-	{name: "server07", keeps: true},
+	{name: "server07", short: true, keeps: true},
 	{name: "server08", most: 1024, counts: "thread"},
 	{name: "server08a", most: 1024, counts: "thread"},
 	{name: "server09", forks: true, pool: runtime.NumCPU(), most: 1024, counts: "child", queues: true, keeps: true},
-	{name: "server10", keeps: true},
+	{name: "server10", short: true, keeps: true},
 }
 
 // needs skips a test of a design that the system does not allow.
@@ -68,14 +70,25 @@ func pools(d design) bool  { return d.pool > 0 }
 func keeps(d design) bool  { return d.keeps }
 func counts(d design) bool { return d.counts != "" }
 
+// few is the size of a small pool.
+const few = 3
+
+// few returns the options for a small pool.
+func (d design) few() []string {
+	if d.most == 0 {
+		return nil
+	}
+	return []string{"-n", fmt.Sprint(few)}
+}
+
 // each runs a test for these designs.
 func each(t *testing.T, which func(design) bool, test func(t *testing.T, d design)) {
 	t.Parallel()
 	for _, d := range designs {
 		if d.crowd == 0 {
-			d.crowd = 100
+			d.crowd = 30
 		}
-		if which(d) {
+		if which(d) && (d.short || !testing.Short()) {
 			t.Run(d.name, func(t *testing.T) {
 				t.Parallel()
 				d.needs(t)

@@ -25,7 +25,7 @@ var root, bin string
 
 // Main builds these programs, runs the tests of a package, and exits.
 func Main(m *testing.M, programs ...string) {
-	flag.Set("test.parallel", "8") // a test often waits
+	flag.Set("test.parallel", "16") // a test often waits
 	status, err := run(m, programs)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

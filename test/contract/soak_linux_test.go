@@ -63,8 +63,8 @@ func TestSoak(t *testing.T) {
 				t.Errorf("before %+v, after %d connections %+v", before, made, after)
 			}
 			if d.counts != "" {
-				if sum := Sum(s.Counts(d.counts)); sum != made+300 {
-					t.Errorf("%d connections counted, want %d", sum, made+300)
+				if sum := Sum(s.Counts(d.counts)); sum != made+15*20 {
+					t.Errorf("%d connections counted, want %d", sum, made+15*20)
 				}
 				return
 			}

@@ -8,6 +8,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"iter"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,7 +20,10 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "put fresh outputs into the guide")
+var (
+	update  = flag.Bool("update", false, "put fresh outputs into the guide")
+	measure = flag.Bool("measure", false, "run the blocks that measure, too")
+)
 
 // patience is how long a block may take.
 const patience = 10 * time.Minute
@@ -47,11 +51,30 @@ func chapters(t *testing.T) (paths []string) {
 // command goes on while the next one runs, and then gets SIGINT.
 var block = regexp.MustCompile("(?ms)^```console\n(.*?)^```$")
 
-// TestOutputs runs every block, and compares what it prints.
+// inside says that this process is in namespaces of its own.
+const inside = "GUIDE_INSIDE"
+
+// sandbox are the options of unshare(1) for network, PID and mount namespaces.
+var sandbox = []string{"--net", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"}
+
+// TestOutputs runs the blocks of every chapter, and compares what they print. Each chapter has
+// namespaces of its own: its ports, its processes and its /tmp are not those of the machine, or of
+// another chapter.
 func TestOutputs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the chapters wait now and then")
+	}
 	paths := chapters(t)
-	if out, err := exec.Command("go", "build", "-o", "bin/", "./...").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	if os.Getenv(inside) == "" {
+		if out, err := exec.Command("go", "build", "-o", "bin/", "./...").CombinedOutput(); err != nil {
+			t.Fatalf("go build: %v\n%s", err, out)
+		}
+		if exec.Command("unshare", append(sandbox, "true")...).Run() != nil {
+			sandbox = append(sandbox, "--map-root-user") // for an ordinary user
+		}
+		if out, err := exec.Command("unshare", append(sandbox, "ip", "link", "set", "lo", "up")...).CombinedOutput(); err != nil {
+			t.Skipf("there are no namespaces for the chapters: %v %s", err, out)
+		}
 	}
 	for _, path := range paths {
 		t.Run(filepath.Dir(path), func(t *testing.T) {
@@ -59,45 +82,104 @@ func TestOutputs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var other *console // the one of the other terminal
-			var fresh [][]byte
-			for _, match := range block.FindAllSubmatch(text, -1) {
-				s := newConsole(string(match[1]))
-				fresh = append(fresh, nil)
-				if s.missing != "" {
-					t.Logf("not run, as there is no %s:\n%s", s.missing, s.shown)
-					continue
-				}
-				s.index = len(fresh) - 1
-				s.start(t)
-				if s.interrupted {
-					other = s
-					s.waitFor(t)
-					continue
-				}
-				fresh[s.index] = s.finish(t)
-				if other != nil {
-					syscall.Kill(-other.cmd.Process.Pid, syscall.SIGINT)
-					fresh[other.index] = other.finish(t)
-					other = nil
+			for name := range tools(text) {
+				if _, err := exec.LookPath(name); err != nil {
+					t.Skipf("the chapter needs %s", name)
 				}
 			}
-			if other != nil {
-				t.Fatalf("nothing comes after\n%s", other.shown)
+			if os.Getenv(inside) == "" {
+				t.Parallel()
+				again(t)
+				return
 			}
-			if *update {
-				i := -1
-				text = block.ReplaceAllFunc(text, func(old []byte) []byte {
-					if i++; fresh[i] == nil {
-						return old
-					}
-					return slices.Concat([]byte("```console\n"), fresh[i], []byte("```"))
-				})
-				if err := os.WriteFile(path, text, 0o666); err != nil {
-					t.Fatal(err)
-				}
-			}
+			runChapter(t, path, text)
 		})
+	}
+}
+
+// again runs this test again, inside of namespaces.
+func again(t *testing.T) {
+	t.Helper()
+	test := []string{os.Args[0], "-test.run=^" + strings.ReplaceAll(t.Name(), "/", "$/^") + "$", "-test.timeout=0",
+		fmt.Sprintf("-update=%v", *update), fmt.Sprintf("-measure=%v", *measure)}
+	script := `ip link set lo up && mount -t tmpfs tmpfs /tmp && exec "$@"`
+	cmd := exec.Command("unshare", slices.Concat(sandbox, []string{"sh", "-c", script, "sh"}, test)...)
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// The test itself may be in /tmp, so it is opened before that is another directory.
+	self, err := os.Open(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer self.Close()
+	cmd.ExtraFiles = []*os.File{self}
+	cmd.Args[slices.Index(cmd.Args, os.Args[0])] = "/proc/self/fd/3"
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// tools yields the programs that a chapter needs beside Go and what every system has.
+func tools(text []byte) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, name := range []string{"strace", "ss", "ps", "pgrep", "nc", "awk", "cc", "python3", "prlimit"} {
+			for _, match := range block.FindAllSubmatch(text, -1) {
+				if regexp.MustCompile(`(?m)^\$ (.*[\s|;(])?` + name + ` `).Match(match[1]) {
+					if !yield(name) {
+						return
+					}
+					break
+				}
+			}
+		}
+	}
+}
+
+// measures reports whether a block measures the machine, which takes long.
+func measures(block string) bool {
+	return regexp.MustCompile(`(?m)^\$ .*(/compare|-bench) `).MatchString(strings.ReplaceAll(block, "\n", " \n"))
+}
+
+// runChapter runs the blocks of a chapter.
+func runChapter(t *testing.T, path string, text []byte) {
+	t.Helper()
+	var other *console // the one of the other terminal
+	var fresh [][]byte
+	for _, match := range block.FindAllSubmatch(text, -1) {
+		s := newConsole(string(match[1]))
+		fresh = append(fresh, nil)
+		if measures(s.shown) && !*measure {
+			t.Logf("not run without -measure:\n%s", s.shown)
+			continue
+		}
+		s.index = len(fresh) - 1
+		s.start(t)
+		if s.interrupted {
+			other = s
+			s.waitFor(t)
+			continue
+		}
+		fresh[s.index] = s.finish(t)
+		if other != nil {
+			syscall.Kill(-other.cmd.Process.Pid, syscall.SIGINT)
+			fresh[other.index] = other.finish(t)
+			other = nil
+		}
+	}
+	if other != nil {
+		t.Fatalf("nothing comes after\n%s", other.shown)
+	}
+	if *update {
+		i := -1
+		text = block.ReplaceAllFunc(text, func(old []byte) []byte {
+			if i++; fresh[i] == nil {
+				return old
+			}
+			return slices.Concat([]byte("```console\n"), fresh[i], []byte("```"))
+		})
+		if err := os.WriteFile(path, text, 0o666); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -105,7 +187,6 @@ func TestOutputs(t *testing.T) {
 type console struct {
 	shown       string
 	interrupted bool
-	missing     string // a program that is not on this machine
 	index       int
 	commands    []string
 	outputs     [][]string // as shown
@@ -130,11 +211,6 @@ func newConsole(shown string) *console {
 			s.outputs[last] = append(s.outputs[last], line)
 		default:
 			s.outputs[last] = append(s.outputs[last], line)
-		}
-	}
-	for _, name := range []string{"strace", "ss", "ps", "nc", "cc", "python3", "prlimit"} {
-		if _, err := exec.LookPath(name); err != nil && regexp.MustCompile(`(^|[\s|;])`+name+`\b`).MatchString(strings.Join(s.commands, "\n")) {
-			s.missing = name
 		}
 	}
 	return s
