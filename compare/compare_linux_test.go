@@ -223,3 +223,15 @@ func TestWithoutPeers(t *testing.T) {
 	}
 	nothingLeft(t, dir)
 }
+
+// Outside of the collection there is nothing to build.
+func TestElsewhere(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command(contract.Path("compare"))
+	cmd.Dir = t.TempDir()
+	p := contract.Start(t, cmd)
+	const want = "compare: it builds the servers, so run it in the directory of the collection\n"
+	if status := p.Status(); status != 1 || p.Stderr.String() != want {
+		t.Errorf("status %d, %s", status, &p.Stderr)
+	}
+}

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -83,6 +85,9 @@ func progress(format string, args ...any) {
 
 // build builds the client and these servers.
 func build(ctx context.Context, dir string, designs []design) error {
+	if module, err := command(ctx, "go", "list", "-m").Output(); err != nil || strings.TrimSpace(string(module)) != "csdesign" {
+		return errors.New("it builds the servers, so run it in the directory of the collection")
+	}
 	args := []string{"build", "-o", dir + string(filepath.Separator), "csdesign/client"}
 	for _, d := range designs {
 		if d.of == "" {
@@ -107,7 +112,7 @@ func compare(ctx context.Context, designs []design, l load, rounds int) ([]row, 
 	}
 	defer os.RemoveAll(dir)
 	defer progress("")
-	progress("building")
+	progress("building; the rest will take about %v", (time.Duration(rounds*len(designs)) * eachRun).Round(time.Second))
 	if err := build(ctx, dir, designs); err != nil {
 		return nil, err
 	}
@@ -119,12 +124,18 @@ func compare(ctx context.Context, designs []design, l load, rounds int) ([]row, 
 	for i, d := range designs {
 		rows[i].design, order[i] = d, &rows[i]
 	}
+	begin := time.Now()
 	for round := range rounds {
 		for i, r := range order {
 			if r.err != nil {
 				continue
 			}
-			progress("round %d of %d: %s (%d of %d)", round+1, rounds, r.design.name, round*len(rows)+i+1, rounds*len(rows))
+			done, all := round*len(rows)+i, rounds*len(rows)
+			left := time.Duration(all-done) * eachRun
+			if done > 0 {
+				left = time.Since(begin) / time.Duration(done) * time.Duration(all-done)
+			}
+			progress("round %d of %d: %s (%d of %d), about %v left", round+1, rounds, r.design.name, done+1, all, left.Round(time.Second))
 			f, err := measure(ctx, dir, r.design, l)
 			switch {
 			case ctx.Err() != nil:

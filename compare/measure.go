@@ -21,6 +21,9 @@ const (
 	// while is about how long a run takes. Shorter ones differ by tens of percents.
 	while = 250 * time.Millisecond
 
+	// eachRun is about how long it takes to measure a server once.
+	eachRun = time.Second
+
 	// patience is how long a server may take to end: its -timeout, which is 30 s, and some
 	// time more.
 	patience = 40 * time.Second
