@@ -80,7 +80,10 @@ func (c *Clients) PauseAccept() { c.paused = time.Now() }
 // Listener returns what to wait for at the listener: [Read], or [None] while accept is paused
 // and after [Clients.Shutdown].
 func (c *Clients) Listener() Interest {
-	if c.draining() || time.Since(c.paused) < time.Second {
+	if time.Since(c.paused) >= time.Second {
+		c.paused = time.Time{}
+	}
+	if c.draining() || !c.paused.IsZero() {
 		return None
 	}
 	return Read

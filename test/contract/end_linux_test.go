@@ -127,7 +127,8 @@ func TestSignalAtTheStart(t *testing.T) {
 			}
 			s.Gone()
 			for line := range strings.Lines(s.Stderr.String()) {
-				if !strings.HasSuffix(line, " exited with status 0\n") { // it got SIGTERM before the parent did
+				// A child got SIGTERM before the parent did; a machine under load takes a second.
+				if !strings.HasSuffix(line, " exited with status 0\n") && !strings.HasSuffix(line, waiting) {
 					t.Errorf("%v: %s", sig, line)
 				}
 			}
