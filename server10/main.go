@@ -28,6 +28,8 @@ type server struct {
 	ring     *ring
 	listener int
 	clients  *echo.Clients
+	full     bool // at a resource limit, accept fails also when no client waits
+	polling  bool // for a client, while full
 	failed   error
 }
 
@@ -40,11 +42,22 @@ func (s *server) queue(id int, c call) {
 	}
 }
 
-// queueAccepts queues calls of accept, so that some are always under way.
+// queueAccepts queues calls of accept, so that some are always under way. After a resource limit
+// it first polls the listener, because accept would fail at once.
 func (s *server) queueAccepts() {
+	if s.clients.Listener() != echo.Read {
+		return
+	}
+	if s.full {
+		if !s.polling {
+			s.polling = true
+			s.queue(0, call{op: opPoll, fd: int32(s.listener), flags: unix.POLLIN})
+		}
+		return
+	}
 	for i := range s.ring.accepts {
 		a := &s.ring.accepts[i]
-		if a.underWay || s.clients.Listener() != echo.Read {
+		if a.underWay {
 			continue
 		}
 		a.underWay, a.size = true, unix.SizeofSockaddrInet6
@@ -81,9 +94,10 @@ func (s *server) accepted(a *acceptCall, r result) {
 	case r.res >= 0:
 		s.clients.Add(int(r.res), sock.Peer(&a.addr))
 		s.queueNext(int(r.res))
-	case sock.LimitReached(err):
+	case sock.LimitReached(err) && !s.full:
 		log.Printf("accept: %v: new clients wait", err)
 		s.clients.PauseAccept()
+		s.full = true
 	}
 }
 
@@ -146,6 +160,8 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 			switch id := int(r.data >> 8); r.data & 0xff {
 			case opAccept:
 				s.accepted(&ring.accepts[id], r)
+			case opPoll: // a client waits
+				s.full, s.polling = false, false
 			case opRecv:
 				s.received(id, r)
 			case opSend:

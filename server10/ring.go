@@ -90,6 +90,7 @@ type result struct {
 
 // What io_uring.h calls IORING_OP_ACCEPT and so on.
 const (
+	opPoll   = 6
 	opAccept = 13
 	opClose  = 19
 	opRead   = 22

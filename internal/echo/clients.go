@@ -20,6 +20,7 @@ type Clients struct {
 	paused   time.Time // when accept was paused, or zero
 	shutdown time.Time // when Shutdown was called, or zero
 	drained  time.Time // when all were checked after that
+	next     time.Time // when Expire is to be called again
 	expired  []int     // room for what Expire returns
 }
 
@@ -106,6 +107,10 @@ func (c *Clients) Serving() bool {
 // at most 256, because other clients wait for their replies meanwhile.
 func (c *Clients) Expire() (ended []int, wait time.Duration) {
 	now, most := time.Now(), 256
+	defer func() { c.next = now.Add(wait) }()
+	if tick := sock.Tick(c.timeout); !c.next.IsZero() && now.Sub(c.next) > tick {
+		return nil, 0 // the server was stopped for some time, and has to look first what clients have sent
+	}
 	wait = time.Hour
 	if c.draining() {
 		wait, most = sock.Tick(c.timeout), c.open

@@ -147,9 +147,11 @@ func (c *Conn) check(now time.Time) {
 	case c.closing && r.unacked == 0 && idle >= min(time.Second, r.timeout):
 		c.interest = None
 	case c.interest == None || idle < r.timeout:
-	case c.interest == Write || r.unacked > 0:
+	case r.unacked > 0:
 		c.end(r.stalled(c.active, now))
-	case sock.Queued(r.conn, sock.Unread) == 0: // otherwise the server is late, not the client
+	case c.interest == Write || sock.Queued(r.conn, sock.Unread) > 0:
+		// The server is late, not the client.
+	default:
 		c.end(ReadError(unix.EAGAIN, r.timeout))
 	}
 }

@@ -264,13 +264,28 @@ func TestExpire(t *testing.T) {
 	}
 	f.expect(t, "expired", None, "no request within 1h0m0s")
 
+	// What was written is acknowledged, so it is the server's turn.
 	f = newFixture(time.Hour)
 	f.Received([]byte("100"), nil)
 	f.Chunk()
 	f.Sent(40, nil)
 	later(time.Hour)
 	f.clients.Expire()
-	f.expect(t, "stalled", None, "send reply: 40 of 100 bytes taken: none for 1h0m0s")
+	f.expect(t, "the server is late", Write, "<nil>")
+}
+
+// A server that was stopped handles first what clients have sent meanwhile.
+func TestExpireLate(t *testing.T) {
+	f := newFixture(time.Hour)
+	f.clients.Expire()
+	f.due, f.active = f.due.Add(-time.Hour), f.active.Add(-time.Hour)
+	f.clients.next = f.clients.next.Add(-time.Hour)
+	if ended, wait := f.clients.Expire(); len(ended) != 0 || wait != 0 {
+		t.Errorf("at once: %d, %v", ended, wait)
+	}
+	if ended, _ := f.clients.Expire(); len(ended) != 1 {
+		t.Errorf("then: %d", ended)
+	}
 }
 
 // Many clients that expire at once do not hold up the others.

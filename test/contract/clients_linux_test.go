@@ -276,6 +276,66 @@ func TestLateServer(t *testing.T) {
 	})
 }
 
+// A client takes what is in the socket while the server is stopped for longer than -timeout. It
+// gets the rest when the server goes on.
+func TestStoppedServer(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		s := Serve(t, d.name, "-timeout", "1s")
+		settled(s, d)
+		const size = 8_000_000
+		conns := []*net.TCPConn{s.Send(fmt.Sprint(size))}
+		for !d.alone && len(conns) < 3 {
+			conns = append(conns, s.Send(fmt.Sprint(size)))
+		}
+		for _, conn := range conns {
+			Receive(t, conn, 1000)
+		}
+		pids := append(s.Children(), s.PID)
+		Stop(t, pids...)
+		begin := time.Now()
+		var took []int
+		for _, conn := range conns {
+			conn.SetReadDeadline(begin.Add(1500 * time.Millisecond))
+			n, _ := io.Copy(io.Discard, conn)
+			took = append(took, 1000+int(n))
+			conn.SetReadDeadline(time.Now().Add(Patience))
+		}
+		WaitFor(t, "-timeout has passed", func() bool { return time.Since(begin) > 1500*time.Millisecond })
+		Kill(t, unix.SIGCONT, pids...)
+		for i, conn := range conns {
+			Receive(t, conn, size-took[i])
+			conn.Close()
+		}
+		if s.Stderr.String() != "" {
+			t.Errorf("standard error: %s", &s.Stderr)
+		}
+	})
+}
+
+// At the limit of descriptors a server says nothing while no client waits.
+func TestQuietAtTheLimit(t *testing.T) {
+	each(t, keeps, func(t *testing.T, d design) {
+		s := ServeAfter(t, "ulimit -n 40;", d.name, append([]string{"-timeout", "0"}, map[bool][]string{true: {"-n", "1"}}[d.pool > 0]...)...)
+		var conns []*net.TCPConn
+		for s.Stderr.String() == "" {
+			conn := s.Send("1")
+			conns = append(conns, conn)
+			WaitFor(t, "it is answered, or told to wait", func() bool {
+				conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+				n, err := conn.Read(make([]byte, 1))
+				return n == 1 || err == nil || s.Stderr.String() != ""
+			})
+		}
+		conns[len(conns)-1].Close()
+		begin, before := time.Now(), s.Stderr.Count("\n")
+		WaitFor(t, "some seconds", func() bool { return time.Since(begin) > 3*time.Second })
+		// The one that waited may be accepted, and another one may be tried for.
+		if n := s.Stderr.Count("\n") - before; n > 4 {
+			t.Errorf("%d lines: %s", n, Tail(s.Stderr.String()))
+		}
+	})
+}
+
 // hasEpoll reports whether the server has a descriptor of an epoll (proc(5)).
 func hasEpoll(s *Server) bool {
 	s.T.Helper()
