@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"csdesign/internal/echo"
@@ -23,6 +24,9 @@ import (
 
 // conns has the connections that are being served.
 var conns sock.Conns
+
+// requests has room for requests. A goroutine gets it for as long as it serves.
+var requests = sync.Pool{New: func() any { return new([echo.MaxRequest + 1]byte) }}
 
 func handle(conn *net.TCPConn, timeout time.Duration) error {
 	defer conn.Close()
@@ -34,8 +38,9 @@ func handle(conn *net.TCPConn, timeout time.Duration) error {
 	defer conns.Remove(fd)
 	// Deadlines are the only timeouts of package net.
 	conn.SetReadDeadline(time.Now().Add(timeout))
-	request := make([]byte, echo.MaxRequest+1)
-	n, err := conn.Read(request)
+	request := requests.Get().(*[echo.MaxRequest + 1]byte)
+	defer requests.Put(request)
+	n, err := conn.Read(request[:])
 	if err = cause(err); err != nil {
 		return echo.ReadError(err, timeout)
 	}

@@ -31,7 +31,7 @@ type ring struct {
 	resultTail *atomic.Uint32 // the kernel's
 	wait       waitArg
 	limit      unix.Timespec
-	accepts    [16]acceptCall
+	accepts    [4]acceptCall
 	signal     [1]byte            // from the pipe for signals
 	buffers    *[bufferNum]buffer // a queue of those that the kernel may use
 	provided   uint16             // its tail
