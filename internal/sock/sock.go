@@ -134,7 +134,10 @@ var passing = []error{
 // LimitReached reports whether err says that there are no descriptors, no memory or no
 // processes left (EAGAIN from fork(2)). The call may succeed when some have been given back.
 func LimitReached(err error) bool {
-	var errno unix.Errno
+	if err == nil {
+		return false
+	}
+	var errno unix.Errno // on the heap
 	return errors.As(err, &errno) && slices.Contains(limits, errno)
 }
 

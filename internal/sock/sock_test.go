@@ -123,6 +123,9 @@ func TestAcceptMakesNoGarbage(t *testing.T) {
 }
 
 func TestLimitReached(t *testing.T) {
+	if allocs := testing.AllocsPerRun(10, func() { LimitReached(nil) }); allocs > 0 {
+		t.Errorf("%v allocations for no error", allocs)
+	}
 	for err, want := range map[error]bool{
 		nil: false, errors.New("x"): false, unix.EINVAL: false, unix.EMFILE: true, unix.ENFILE: true, unix.EAGAIN: true,
 	} {
