@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -26,7 +27,8 @@ import (
 // The descriptors that a child inherits.
 const (
 	resultsFile = reexec.FirstFile + iota // shared memory, see results
-	startPipe                             // its other end is closed when all children have to begin
+	readyPipe                             // a child closes it when it is ready
+	startPipe                             // the parent closes the other end when all children are
 )
 
 // addresses is the environment variable by which children get the server's addresses.
@@ -94,11 +96,18 @@ func now() int64 {
 	return t.Nano()
 }
 
+// awaitClose waits until all processes have closed the other end of a pipe.
+func awaitClose(pipe int) {
+	for _, err := unix.Read(pipe, make([]byte, 1)); err == unix.EINTR; _, err = unix.Read(pipe, make([]byte, 1)) {
+	}
+}
+
 // childLoop is all that a child does.
 func childLoop(servers []netip.AddrPort, count int, r results) error {
+	runtime.GOMAXPROCS(2) // as in the children of a reexec.Pool
 	request, buf := fmt.Appendf(nil, "%d\n", count), make([]byte, 64<<10)
-	for _, err := unix.Read(startPipe, buf); err == unix.EINTR; _, err = unix.Read(startPipe, buf) {
-	}
+	unix.Close(readyPipe)
+	awaitClose(startPipe)
 	for i := range len(r) - 1 {
 		begin := now()
 		conn, err := connect(servers[0])
@@ -151,12 +160,13 @@ func request(childNum, conNum, count int) error {
 	for r := range slices.Chunk(words, conNum+1) {
 		all = append(all, r)
 	}
-	var pipe [2]int
-	if err := unix.Pipe(pipe[:]); err != nil {
+	var ready, start [2]int
+	if err := errors.Join(unix.Pipe(ready[:]), unix.Pipe(start[:])); err != nil {
 		return fmt.Errorf("create a pipe: %w", err)
 	}
-	unix.CloseOnExec(pipe[0])
-	unix.CloseOnExec(pipe[1])
+	for _, fd := range slices.Concat(ready[:], start[:]) {
+		unix.CloseOnExec(fd)
+	}
 	stop := sock.Stop(option.NoLimit)
 	begin := now()
 	go func() {
@@ -165,12 +175,14 @@ func request(childNum, conNum, count int) error {
 	}()
 	pids := make([]int, childNum)
 	for index := range pids {
-		if pids[index], err = reexec.Start(index, file, pipe[0]); err != nil {
+		if pids[index], err = reexec.Start(index, file, ready[1], start[0]); err != nil {
 			return err
 		}
 	}
+	unix.Close(ready[1])
+	awaitClose(ready[0])
 	begin = now()
-	unix.Close(pipe[1]) // the children begin
+	unix.Close(start[1])
 	status := 0
 	for running := childNum; running > 0; {
 		var exit unix.WaitStatus
