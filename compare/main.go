@@ -76,9 +76,18 @@ type row struct {
 	err    error // why there are no more rounds
 }
 
+// clearLine returns what removes a line that shows progress from the terminal. It is empty
+// when standard error is not a terminal: then no progress is to be shown.
+func clearLine() string {
+	if _, err := unix.IoctlGetWinsize(unix.Stderr, unix.TIOCGWINSZ); err != nil {
+		return ""
+	}
+	return "\r\x1b[K"
+}
+
 // progress shows on a terminal what is being done.
 func progress(format string, args ...any) {
-	if clear := option.ClearLine(); clear != "" {
+	if clear := clearLine(); clear != "" {
 		fmt.Fprintf(os.Stderr, clear+format, args...)
 	}
 }

@@ -179,12 +179,3 @@ func usage() string {
 }
 
 func program() string { return filepath.Base(os.Args[0]) }
-
-// ClearLine returns what removes a line that shows progress from the terminal. It is empty
-// when standard error is not a terminal: then no progress is to be shown.
-func ClearLine() string {
-	if _, err := unix.IoctlGetWinsize(unix.Stderr, unix.TIOCGWINSZ); err != nil {
-		return ""
-	}
-	return "\r\x1b[K"
-}

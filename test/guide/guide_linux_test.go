@@ -102,7 +102,9 @@ func again(t *testing.T) {
 	t.Helper()
 	test := []string{os.Args[0], "-test.run=^" + strings.ReplaceAll(t.Name(), "/", "$/^") + "$", "-test.timeout=0",
 		fmt.Sprintf("-update=%v", *update), fmt.Sprintf("-measure=%v", *measure)}
-	script := `ip link set lo up && mount -t tmpfs tmpfs /tmp && exec "$@"`
+	// The collection itself may be in /tmp. Then it is put there again.
+	script := `root=$PWD; ip link set lo up && mount -t tmpfs tmpfs /tmp &&
+		case $root in /tmp/*) mkdir -p $root && mount -c --bind /proc/self/cwd $root && cd $root;; esac && exec "$@"`
 	cmd := exec.Command("unshare", slices.Concat(sandbox, []string{"sh", "-c", script, "sh"}, test)...)
 	cmd.Env = append(os.Environ(), inside+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
