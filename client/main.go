@@ -168,10 +168,11 @@ func request(childNum, conNum, count int) error {
 		unix.CloseOnExec(fd)
 	}
 	stop := sock.Stop(option.NoLimit)
-	begin := now()
+	var begin atomic.Int64
+	begin.Store(now())
 	go func() {
 		sig := <-stop
-		finish(all, count, begin, 128+int(sig.(unix.Signal))) // the children die with their parent
+		finish(all, count, begin.Load(), 128+int(sig.(unix.Signal))) // the children die with their parent
 	}()
 	pids := make([]int, childNum)
 	for index := range pids {
@@ -181,7 +182,7 @@ func request(childNum, conNum, count int) error {
 	}
 	unix.Close(ready[1])
 	awaitClose(ready[0])
-	begin = now()
+	begin.Store(now())
 	unix.Close(start[1])
 	status := 0
 	for running := childNum; running > 0; {
@@ -214,7 +215,7 @@ func request(childNum, conNum, count int) error {
 			}
 		}
 	}
-	finish(all, count, begin, status)
+	finish(all, count, begin.Load(), status)
 	return nil
 }
 
