@@ -56,9 +56,9 @@ func Child() (index int, terminate <-chan os.Signal, ok bool) {
 		os.Exit(1) // the parent died before dieWithParent
 	}
 	log.SetOutput(os.NewFile(logFile, "standard error"))
-	signal.Ignore(unix.SIGINT, unix.SIGHUP)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGTERM)
+	signal.Ignore(unix.SIGINT, unix.SIGHUP) // last: from now on a child can handle all signals
 	return index, signals, true
 }
 
