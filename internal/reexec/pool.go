@@ -75,8 +75,9 @@ func Died() <-chan os.Signal {
 
 // Fill starts a child in every place that has none, and returns when to call it again.
 //
-// If a child has died within a second of its start, or could not be started, Fill waits for a
-// second and starts one child. If that one lives for a second, it starts the others.
+// If a child has died within a second of its start, Fill waits for a second and starts one
+// child. If that one lives for a second, it starts the others. If the system has no room for a
+// child, it tries again after a second.
 func (p *Pool) Fill() (wait time.Duration, err error) {
 	for index := range p.children {
 		c := &p.children[index]

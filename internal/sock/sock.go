@@ -104,7 +104,7 @@ func Accept(listener int) (conn int, peer netip.AddrPort, err error) {
 		if err == nil || !LimitReached(err) {
 			return conn, peer, err
 		}
-		if err != unix.EAGAIN { // the listener's SO_RCVTIMEO is over
+		if err != unix.EAGAIN { // EAGAIN only says that the listener's SO_RCVTIMEO is over
 			Pause(err)
 		}
 	}
