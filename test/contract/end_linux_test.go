@@ -28,9 +28,13 @@ func refuses(addr string) bool {
 // settled waits until all children leave signals to their parent.
 func settled(s *Server, d design) {
 	s.T.Helper()
+	set := "SigIgn"
+	if d.copies {
+		set = "SigBlk" // a child that is executed blocks all signals, too, until it is executed
+	}
 	WaitFor(s.T, "the children have settled", func() bool {
 		children := s.Children()
-		return len(children) >= d.pool && !slices.ContainsFunc(children, func(pid int) bool { return !protected(pid) })
+		return len(children) >= d.pool && !slices.ContainsFunc(children, func(pid int) bool { return !protected(pid, set) })
 	})
 }
 

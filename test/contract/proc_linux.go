@@ -114,13 +114,14 @@ func (p *Program) Children() (pids []int) {
 	return pids
 }
 
-// protected reports whether a process ignores SIGINT, or blocks it (proc(5), status).
-func protected(pid int) bool {
+// protected reports whether SIGINT is in this set of signals of a process: SigIgn are those that
+// it ignores, SigBlk those that it blocks (proc(5), status).
+func protected(pid int, set string) bool {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // or it has ended
 	for line := range strings.Lines(string(text)) {
 		name, mask, _ := strings.Cut(strings.TrimSpace(line), ":\t")
 		bits, err := strconv.ParseUint(mask, 16, 64)
-		if (name == "SigIgn" || name == "SigBlk") && err == nil && bits&(1<<(unix.SIGINT-1)) != 0 {
+		if name == set && err == nil && bits&(1<<(unix.SIGINT-1)) != 0 {
 			return true
 		}
 	}
