@@ -221,7 +221,7 @@ func request(childNum, conNum, count int) error {
 
 func main() {
 	index, _, isChild := reexec.Child()
-	host := option.String("i", "host", "NAME", "name or address of the server (required)")
+	host := option.String("i", "host", "NAME", "", "name or address of the server (required)")
 	port := option.Int("p", "port", 0, 1, 65535, "port of the server (required)")
 	childNum := option.Int("c", "child-num", 5, 1, 1024, "number of children")
 	conNum := option.Int("t", "con-num", 500, 1, 1_000_000, "number of connections of each child")

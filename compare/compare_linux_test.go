@@ -51,9 +51,9 @@ func TestCompare(t *testing.T) {
 	}
 	nothingLeft(t, dir)
 	var result struct {
-		Load    map[string]int
 		Servers []struct {
 			Name   string
+			Load   map[string]int
 			Median map[string]float64
 			Rounds []map[string]float64
 		}
@@ -65,6 +65,9 @@ func TestCompare(t *testing.T) {
 		t.Fatalf("the servers are not server02 and server08: %s", &p.Stdout)
 	}
 	for _, s := range result.Servers {
+		if s.Load["clients"] != 3 {
+			t.Errorf("%s: the load is %v", s.Name, s.Load)
+		}
 		answered := 0.0
 		for _, round := range s.Rounds {
 			answered += round["answered"]
@@ -232,6 +235,78 @@ func TestElsewhere(t *testing.T) {
 	p := contract.Start(t, cmd)
 	const want = "compare: it builds the servers, so run it in the directory of the collection\n"
 	if status := p.Status(); status != 1 || p.Stderr.String() != want {
+		t.Errorf("status %d, %s", status, &p.Stderr)
+	}
+}
+
+// With several numbers the table shows how the figures grow.
+func TestGrowingLoad(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"-c", "1,20", "server02", "server03"}, `
+ +conn/s +p99 ms
+server +design +1 +20 +1 +20
+server02 +multiplexing, select( +[\d.]+){4}
+server03 +preforked, children accept( +[\d.]+){4}
+`}, {[]string{"-idle", "0,60", "server03", "server07"}, `
+ +CPU time of a connection in us  memory of an
+server +design +0 +60 +idle one, B
+server03 +preforked, children accept +\d+ +- +-  it serves 2 clients at a time
+server07 +multiplexing, epoll( +\d+){3}
+`},
+	} {
+		svg := filepath.Join(t.TempDir(), "x.svg")
+		p, dir := runCompare(t, append([]string{"-t", "20", "-rounds", "2", "-n", "2", "-svg", svg}, test.args...)...)
+		if status := p.Status(); status != 0 || p.Stderr.String() != "" {
+			t.Errorf("%v: status %d, %s", test.args, status, &p.Stderr)
+		}
+		if !regexp.MustCompile(test.want).MatchString(p.Stdout.String()) {
+			t.Errorf("%v: the table is\n%s", test.args, &p.Stdout)
+		}
+		if _, err := os.Stat(svg); err != nil {
+			t.Error(err)
+		}
+		nothingLeft(t, dir)
+	}
+}
+
+// A server of the reader's own has a row, too.
+func TestRun(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("python3"); err != nil {
+		t.Skip(err)
+	}
+	wrong := "python3 -c \"import socket\ns = socket.create_server(('{host}', {port}))\nwhile 1:\n c = s.accept()[0]\n c.recv(9)\n c.send(b'x')\""
+	p, dir := runCompare(t, "-c", "2", "-t", "10", "-rounds", "1", "-n", "3",
+		"-run", "mine=python3 compare/peers/peer.py prefork {host} {port} {n}", "-run", "nothing-of-the-kind {port}", "-run", "wrong="+wrong, "server00")
+	if status := p.Status(); status != 1 {
+		t.Errorf("status %d, %s", status, &p.Stderr)
+	}
+	form := regexp.MustCompile(`
+server +design .*
+mine +of -run.*
+nothing-of-the-kind +of -run +failed: .*not found
+wrong +of -run +failed: the reply ended after 1 of 4096 bytes
+server00 .*
+`)
+	if !form.MatchString(p.Stdout.String()) {
+		t.Errorf("the table is\n%s", &p.Stdout)
+	}
+	nothingLeft(t, dir)
+}
+
+func TestTooManyDescriptors(t *testing.T) {
+	t.Parallel()
+	p, _ := runCompare(t, "-idle", "1000000", "server07")
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Max > 1000000 {
+		t.Skipf("the limit is %d, %v", limit.Max, err)
+	}
+	want := fmt.Sprintf("compare: 1000015 clients need 1000065 descriptors, and the limit is %d; as root, raise it with: ulimit -n 1000065\n", limit.Max)
+	if status := p.Status(); status != 2 || !strings.HasPrefix(p.Stderr.String(), want) {
 		t.Errorf("status %d, %s", status, &p.Stderr)
 	}
 }

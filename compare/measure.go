@@ -1,20 +1,26 @@
+//go:build linux
+
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -55,7 +61,8 @@ func median(rounds []figures) figures {
 // A server is one that runs.
 type server struct {
 	cmd    *exec.Cmd
-	port   string
+	design design
+	addr   netip.AddrPort
 	stdout string // a file: a pipe would have to be read, at the cost of the server
 	stderr strings.Builder
 	ended  chan error
@@ -65,9 +72,15 @@ var listening = regexp.MustCompile(`(?m)^Listening on port (\d+) \.\.\.$`)
 
 // start starts a server and waits until it listens.
 func start(ctx context.Context, dir, addr string, d design, l load) (*server, error) {
-	path, args := d.commandLine(dir, addr, l)
+	port, err := freePort(addr)
+	if err != nil {
+		return nil, err
+	}
+	path, args := d.commandLine(dir, addr, port, l)
 	s := &server{
 		cmd:    command(ctx, path, args...),
+		design: d,
+		addr:   netip.AddrPortFrom(netip.MustParseAddr(addr), port),
 		stdout: filepath.Join(dir, "stdout"),
 		ended:  make(chan error, 1),
 	}
@@ -81,24 +94,50 @@ func start(ctx context.Context, dir, addr string, d design, l load) (*server, er
 		return nil, err
 	}
 	go func() { s.ended <- s.cmd.Wait() }()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); ctx.Err() == nil && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		select {
 		case err := <-s.ended:
 			return nil, s.failure(fmt.Errorf("it ended before it listened (%v)", err))
 		default:
 		}
-		text, err := os.ReadFile(s.stdout)
+		listens, err := s.listens()
 		if err != nil {
 			return nil, err
 		}
-		if match := listening.FindSubmatch(text); match != nil {
-			s.port = string(match[1])
+		if listens {
 			return s, nil
 		}
 	}
-	s.cmd.Process.Kill()
+	unix.Kill(-s.cmd.Process.Pid, unix.SIGKILL)
 	<-s.ended
 	return nil, s.failure(errors.New("it does not listen"))
+}
+
+// freePort returns a port that was free at an address.
+func freePort(addr string) (port uint16, err error) {
+	l, err := net.Listen("tcp", addr+":0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).AddrPort().Port(), nil
+}
+
+// listens reports whether the server listens. The servers here print their port then; another
+// one is tried.
+func (s *server) listens() (bool, error) {
+	if s.design.command != "" {
+		_, err := load{Children: 1, Bytes: 1}.drive(context.Background(), s.addr, 1, 0)
+		return !errors.Is(err, unix.ECONNREFUSED), nil
+	}
+	text, err := os.ReadFile(s.stdout)
+	match := listening.FindSubmatch(text)
+	if err != nil || match == nil {
+		return false, err
+	}
+	port, err := strconv.ParseUint(string(match[1]), 10, 16)
+	s.addr = netip.AddrPortFrom(s.addr.Addr(), uint16(port))
+	return true, err
 }
 
 // failure returns what the server itself has said, or else err.
@@ -111,124 +150,126 @@ func (s *server) failure(err error) error {
 
 // end ends the server, and returns what it has printed, and what it and its children have
 // used from start to end.
-func (s *server) end() (stdout string, cpu time.Duration, switches int64, err error) {
-	late := time.AfterFunc(patience, func() { s.cmd.Process.Kill() })
+func (s *server) end() (stdout string, u used, err error) {
+	group := -s.cmd.Process.Pid
+	wait := patience
+	foreign := s.design.command != ""
+	if foreign { // it may ignore SIGINT, or leave children
+		wait = 5 * time.Second
+		defer unix.Kill(group, unix.SIGKILL)
+	}
+	late := time.AfterFunc(wait, func() { unix.Kill(group, unix.SIGKILL) })
 	defer late.Stop()
+	// Python handles a signal before or after a call. One that comes just before a call that
+	// blocks has no effect until another one comes.
+	var again <-chan time.Time
+	if foreign || s.design.name == inPython {
+		ticker := time.NewTicker(time.Second)
+		defer ticker.Stop()
+		again = ticker.C
+	}
 	for running := true; running; {
 		if err := s.cmd.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			return "", 0, 0, err
+			return "", u, err
 		}
 		select {
 		case err := <-s.ended:
-			if err != nil {
-				return "", 0, 0, s.failure(err)
+			if err != nil && !foreign {
+				return "", u, s.failure(err)
 			}
 			running = false
-		case <-time.After(time.Second):
-			// Python handles a signal before or after a call. One that comes just before a
-			// call that blocks has no effect until another one comes.
+		case <-again:
 		}
 	}
 	text, err := os.ReadFile(s.stdout)
 	if err != nil {
-		return "", 0, 0, err
+		return "", u, err
 	}
 	// From wait4(2), which includes the children that the server has waited for.
 	r := s.cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	return string(text), time.Duration(r.Utime.Nano() + r.Stime.Nano()), int64(r.Nvcsw), nil
+	return string(text), used{time.Duration(r.Utime.Nano() + r.Stime.Nano()), int64(r.Nvcsw)}, nil
 }
 
-var (
-	answeredLine = regexp.MustCompile(`(?m)^(\d+) connections answered, \d+ failed, \d+ not made$`)
-	rateLine     = regexp.MustCompile(`(?m)^\d+ bytes in [\d.]+ s, (\d+) connections per second$`)
-	p99Line      = regexp.MustCompile(`(?m)^time of a connection: .* 99% within ([\d.]+) ms`)
-	spreadLine   = regexp.MustCompile(`(?m)^\d+ connections; per \w+: fewest (\d+), mean [\d.]+, most (\d+)$`)
-)
-
-// drive has the client make its connections, and returns what it prints. It is an error if
-// not all of them are answered.
-func drive(ctx context.Context, dir, addr, port string, l load) (stdout string, err error) {
-	cmd := command(ctx, filepath.Join(dir, "client"), "-i", addr, "-p", port,
-		"-c", strconv.Itoa(l.Children), "-t", strconv.Itoa(l.Loops), "-b", strconv.Itoa(l.Bytes))
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		line, _, _ := strings.Cut(stderr.String(), "\n")
-		return "", fmt.Errorf("client: %s (%w)", line, err)
-	}
-	f := figures{}
-	f.find("answered", answeredLine, string(out), 1)
-	if want := float64(l.Children * l.Loops); f["answered"] != want {
-		return "", fmt.Errorf("%v of %v connections were answered", f["answered"], want)
-	}
-	return string(out), nil
-}
+var spreadLine = regexp.MustCompile(`(?m)^\d+ connections; per \w+: fewest (\d+), mean [\d.]+, most (\d+)$`)
 
 // address returns a loopback address for one run. A port that was used cannot be used again
 // for a minute (TIME_WAIT), and when there are thousands of them between two addresses,
-// connect(2) is slow. On Linux all of 127.0.0.0/8 is loopback.
+// connect(2) is slow.
 func address() string {
-	if runtime.GOOS != "linux" {
-		return "127.0.0.1"
-	}
 	return fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
 }
 
-// measure runs a server twice, without a client and under load. The difference is what the
-// connections cost.
-func measure(ctx context.Context, dir string, d design, l load) (figures, error) {
-	addr := address()
+// used is what a server has used from start to end.
+type used struct {
+	cpu      time.Duration
+	switches int64
+}
+
+// run runs a server, with the idle connections of the load, and with its clients if busy. It
+// returns what the server has printed and used.
+func (f figures) run(ctx context.Context, dir, addr string, d design, l load, busy bool) (stdout string, u used, err error) {
 	s, err := start(ctx, dir, addr, d, l)
 	if err != nil {
-		return nil, err
+		return "", u, err
 	}
-	_, idleCPU, idleSwitches, err := s.end()
+	before, kernel := sample(s.cmd.Process.Pid)["memory_mib"], slab()
+	idle, err := l.connectIdle(ctx, s.addr)
+	if err == nil && l.Idle > 0 {
+		f["bytes_per_idle"] = (sample(s.cmd.Process.Pid)["memory_mib"] - before) * (1 << 20) / float64(l.Idle)
+		f["kernel_bytes_per_idle"] = (slab() - kernel) / float64(l.Idle)
+	}
+	if err == nil && busy {
+		err = f.underLoad(ctx, s, l)
+	}
+	stdout, u, serverErr := s.end()
+	for _, fd := range idle {
+		unix.Close(fd)
+	}
+	if err := errors.Join(serverErr, err); err != nil {
+		// If the server has failed, that is why the clients did.
+		err, _, _ := strings.Cut(err.Error(), "\n")
+		return "", u, errors.New(err)
+	}
+	return stdout, u, nil
+}
+
+// measure runs a server twice, without clients and under load. The difference is what the
+// connections cost.
+func measure(ctx context.Context, dir string, d design, l load) (figures, error) {
+	f, addr := figures{}, address()
+	_, unloaded, err := f.run(ctx, dir, addr, d, l, false)
 	if err != nil {
 		return nil, err
 	}
-	if s, err = start(ctx, dir, addr, d, l); err != nil {
+	stdout, loaded, err := f.run(ctx, dir, addr, d, l, true)
+	if err != nil {
 		return nil, err
 	}
-	f := figures{}
-	made, out, err := f.underLoad(ctx, s, dir, addr, l)
-	stdout, cpu, switches, serverErr := s.end()
-	if err := errors.Join(serverErr, err); err != nil {
-		// If the server has failed, that is why the client did.
-		err, _, _ := strings.Cut(err.Error(), "\n")
-		return nil, errors.New(err)
-	}
-	f.find("answered", answeredLine, out, 1)
-	f.find("connections_per_second", rateLine, out, 1)
-	f.find("p99_ms", p99Line, out, 1)
 	f.find("fewest_connections_of_child", spreadLine, stdout, 1)
 	f.find("most_connections_of_child", spreadLine, stdout, 2)
-	f["cpu_us_per_connection"] = max(0, float64((cpu-idleCPU).Microseconds())/float64(made))
-	f["switches_per_connection"] = max(0, float64(switches-idleSwitches)/float64(made))
+	f["cpu_us_per_connection"] = max(0, float64((loaded.cpu-unloaded.cpu).Microseconds())/f["made"])
+	f["switches_per_connection"] = max(0, float64(loaded.switches-unloaded.switches)/f["made"])
+	delete(f, "made")
 	return f, nil
 }
 
 // underLoad drives a server, first to warm up and then to count, while it watches the
-// server's process tree. It returns how many connections were made in all, and what the
-// client has printed at last.
-func (f figures) underLoad(ctx context.Context, s *server, dir, addr string, l load) (made int, out string, err error) {
-	warmUp := l
-	warmUp.Loops = max(10, l.Loops/5)
-	if l.Loops > 0 {
-		warmUp.Loops = min(warmUp.Loops, l.Loops)
+// server's process tree.
+func (f figures) underLoad(ctx context.Context, s *server, l load) error {
+	warmUp := l.Loops
+	if warmUp > 0 {
+		warmUp = max(1, warmUp/5)
 	}
-	if out, err = drive(ctx, dir, addr, s.port, warmUp); err != nil {
-		return 0, "", err
-	}
-	if l.Loops == 0 {
-		f.find("rate", rateLine, out, 1)
-		l.Loops = max(1, int(f["rate"]*while.Seconds())/l.Children)
-		delete(f, "rate")
+	before, err := l.drive(ctx, s.addr, warmUp, while/5)
+	if err != nil {
+		return err
 	}
 	stop := f.watch(s.cmd.Process.Pid)
-	defer stop()
-	out, err = drive(ctx, dir, addr, s.port, l)
-	return l.Children * (l.Loops + warmUp.Loops), out, err
+	counted, err := l.drive(ctx, s.addr, l.Loops, while)
+	stop()
+	maps.Copy(f, counted)
+	f["made"] = before["answered"] + counted["answered"]
+	return err
 }
 
 // find sets a figure to the number that a group of the expression matches in a text.

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -69,14 +71,14 @@ text { fill: #333 } .muted { fill: #666 } .rate { fill: #2f6fb3 } .cpu { fill: #
 `))
 
 // writeSVG writes a picture of the rates and CPU times, for light and for dark pages.
-func writeSVG(path string, rows []row, l load) error {
+func writeSVG(path string, rows []row) error {
 	rates := bars(rows, "connections_per_second")
 	var text bytes.Buffer
 	err := drawing.Execute(&text, map[string]any{
 		"Height": len(rates)*rowHeight + 70,
 		"Rates":  rates,
 		"Times":  bars(rows, "cpu_us_per_connection"),
-		"Load":   l.String(),
+		"Load":   rows[0].load.String(),
 	})
 	if err != nil {
 		return err

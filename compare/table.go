@@ -1,7 +1,10 @@
+//go:build linux
+
 package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -22,6 +25,8 @@ var columns = []struct {
 	{"threads", "", 0},                         // at their peak
 	{"fewest_connections_of_child", "fewest", 0},
 	{"most_connections_of_child", "most", 0}, // of a child or a thread
+	{"bytes_per_idle", "", 0},                // memory of the server for an idle connection
+	{"kernel_bytes_per_idle", "", 0},         // and of the kernel, for both of its ends
 }
 
 // barWidth is the width of the longest bar, in characters.
@@ -42,14 +47,14 @@ func bar(value, best float64) string {
 
 // writeTable prints a line for each server, with the medians of its rounds, or the reason
 // why there are none.
-func writeTable(w io.Writer, rows []row, l load, rounds int) error {
+func writeTable(w io.Writer, rows []row, rounds int) error {
 	var text strings.Builder
 	complete, best := 0, 0.0
 	for _, r := range rows {
 		complete = max(complete, len(r.rounds))
 		best = max(best, median(r.rounds)["connections_per_second"])
 	}
-	fmt.Fprintf(&text, "%v; rounds: %d", l, complete)
+	fmt.Fprintf(&text, "%v; rounds: %d", rows[0].load, complete)
 	if complete < rounds {
 		fmt.Fprintf(&text, " of %d", rounds)
 	}
@@ -65,12 +70,10 @@ func writeTable(w io.Writer, rows []row, l load, rounds int) error {
 	}
 	text.WriteByte('\n')
 	for _, r := range rows {
-		name := r.design.name
-		if r.design.of != "" {
-			name = "  " + name
-		}
-		line := fmt.Sprintf("%-9s  %-27s ", name, r.design.words)
+		line := r.design.label()
 		switch {
+		case errors.As(r.err, new(impossible)):
+			line += r.err.Error()
 		case r.err != nil:
 			line += "failed: " + r.err.Error()
 		case len(r.rounds) == 0:
@@ -83,6 +86,15 @@ func writeTable(w io.Writer, rows []row, l load, rounds int) error {
 	text.WriteString(ratios(rows))
 	_, err := io.WriteString(w, text.String())
 	return err
+}
+
+// label is the beginning of a line.
+func (d design) label() string {
+	name := d.name
+	if d.of != "" {
+		name = "  " + name
+	}
+	return fmt.Sprintf("%-9s  %-27s ", name, d.words)
 }
 
 func cells(m figures, best float64) (line string) {
@@ -139,21 +151,21 @@ func ratios(rows []row) string {
 }
 
 // writeJSON prints the figures of every round, and their medians.
-func writeJSON(w io.Writer, rows []row, l load) error {
+func writeJSON(w io.Writer, rows []row) error {
 	type server struct {
 		Name   string    `json:"name"`
 		Design string    `json:"design"`
 		PeerOf string    `json:"peer_of,omitempty"`
+		Load   load      `json:"load"`
 		Error  string    `json:"error,omitempty"`
 		Median figures   `json:"median"`
 		Rounds []figures `json:"rounds"`
 	}
 	result := struct {
-		Load    load     `json:"load"`
 		Servers []server `json:"servers"`
-	}{Load: l}
+	}{}
 	for _, r := range rows {
-		s := server{Name: r.design.name, Design: r.design.words, PeerOf: r.design.of, Median: median(r.rounds), Rounds: r.rounds}
+		s := server{Name: r.design.name, Design: r.design.words, PeerOf: r.design.of, Load: r.load, Median: median(r.rounds), Rounds: r.rounds}
 		if r.err != nil {
 			s.Error = r.err.Error()
 		}

@@ -1,12 +1,13 @@
 /*
  * The designs in plain C, for comparison.
  *
- *   peer iterative|fork|select|poll|epoll|prefork|passfd|thread|prethread HOST PORT N
+ *   peer iterative|fork|select|poll|epoll|prefork|passfd|thread|prethread HOST PORT N [static]
  *
  * They speak the protocol of this collection and print what its servers print. There
  * are no timeouts, no child is replaced, and a bad request gets no message. The random
  * bytes are made in the process, about as fast as those of the servers: to compare with
- * getrandom(2), which takes 10 microseconds for 4 KiB, would be to compare sources of bytes.
+ * getrandom(2), which takes 10 microseconds for 4 KiB, would be to compare sources of bytes. With
+ * "static" the bytes are constant: no source of bytes can be faster.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -21,6 +22,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -28,7 +30,7 @@
 
 enum { CHUNK = 65536, MAX_FD = 65536, MAX_REQUEST = 1024 };
 
-static int listener, child_num;
+static int listener, child_num, constant;
 static pid_t *pids;                   /* of a pool */
 static long left[MAX_FD];             /* of a multiplexer: bytes to be sent, by descriptor */
 static __thread char chunk[CHUNK];
@@ -77,7 +79,8 @@ static void fill(size_t size)
 static ssize_t send_some(int conn, long count)
 {
     size_t size = count < CHUNK ? count : CHUNK;
-    fill(size);
+    if (!constant)
+        fill(size);
     return send(conn, chunk, size, MSG_NOSIGNAL);
 }
 
@@ -412,14 +415,20 @@ int main(int argc, char **argv)
     };
     struct sockaddr_in addr = { .sin_family = AF_INET };
     socklen_t size = sizeof addr;
+    struct rlimit limit;
     int on = 1;
-    if (argc != 5 || inet_pton(AF_INET, argv[2], &addr.sin_addr) != 1) {
-        fprintf(stderr, "usage: peer DESIGN HOST PORT N\n");
+    constant = argc == 6 && !strcmp(argv[5], "static");
+    if (argc != 5 + constant || inet_pton(AF_INET, argv[2], &addr.sin_addr) != 1) {
+        fprintf(stderr, "usage: peer DESIGN HOST PORT N [static]\n");
         return 2;
     }
     addr.sin_port = htons(atoi(argv[3]));
     child_num = atoi(argv[4]);
     setvbuf(stdout, NULL, _IOLBF, 0);
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) { /* the soft limit may be 1024 */
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
     signal(SIGINT, cleanup);
     signal(SIGTERM, cleanup);
     listener = socket(AF_INET, SOCK_STREAM, 0);

@@ -72,10 +72,16 @@ func Int(short, long string, value, least, most int, usage string) *int {
 	})
 }
 
-// String declares a text, which is empty by default. A placeholder stands for it in the
-// help.
-func String(short, long, placeholder, usage string) *string {
-	return declare(short, long, placeholder, "", usage, func(s string) (string, error) { return s, nil })
+// String declares a text with a default value. A placeholder stands for the text in the help.
+func String(short, long, placeholder, value, usage string) *string {
+	return declare(short, long, placeholder, value, usage, func(s string) (string, error) { return s, nil })
+}
+
+// Func declares an option that may be given several times. Each time parse is called with its
+// value.
+func Func(long, placeholder, usage string, parse func(string) error) {
+	flag.Func(long, "", parse)
+	describe("-"+long+" "+placeholder, usage)
 }
 
 // Bool declares a switch, which is off by default.

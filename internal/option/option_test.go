@@ -16,7 +16,7 @@ func TestMain(m *testing.M) {
 	host, port, timeout := Server()
 	number := Int("n", "number", 3, 1, 10, "a number")
 	required := Int("", "required", 0, 1, 10, "a number that has no default")
-	text := String("t", "text", "TEXT", "a text")
+	text := String("t", "text", "TEXT", "", "a text")
 	on := Bool("o", "on", "a switch")
 	args := Parse("one", "two")
 	println(host.String(), *port, timeout.String(), *number, *required, *text, *on, strings.Join(args, "+"))
