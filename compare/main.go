@@ -44,6 +44,7 @@ var designs = []design{
 	{name: "server03a", words: "the same, and counts", pool: true},
 	{name: "server03b", words: "the same, waiting in poll", pool: true},
 	{name: "server03c", words: "the same, with a lock", pool: true},
+	{name: "server03d", words: "the same, each in an epoll", pool: true},
 	{name: "server04", words: "preforked, parent passes", c: "passfd", python: "passfd", pool: true},
 	{name: "server05", words: "one thread per client", c: "thread"},
 	{name: "server05a", words: "one goroutine per client"},
@@ -52,6 +53,7 @@ var designs = []design{
 	{name: "server08", words: "prethreaded, threads accept", c: "prethread", pool: true},
 	{name: "server08a", words: "prethreaded, main accepts", pool: true},
 	{name: "server09", words: "preforked multiplexers"},
+	{name: "server09a", words: "an event loop per thread"},
 	{name: "server10", words: "completions, io_uring"},
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -293,18 +294,25 @@ func TestStoppedServer(t *testing.T) {
 		pids := append(s.Children(), s.PID)
 		Stop(t, pids...)
 		begin := time.Now()
-		var took []int
-		for _, conn := range conns {
-			conn.SetReadDeadline(begin.Add(9 * time.Second))
-			n, _ := io.Copy(io.Discard, conn)
-			took = append(took, 1000+int(n))
-			conn.SetReadDeadline(time.Now().Add(Patience))
+		var took, rest [3]int64
+		var errs [3]error
+		var clients sync.WaitGroup
+		for i, conn := range conns {
+			clients.Go(func() {
+				conn.SetReadDeadline(begin.Add(9 * time.Second))
+				took[i], _ = io.Copy(io.Discard, conn)
+				conn.SetReadDeadline(begin.Add(Patience))
+				rest[i], errs[i] = io.CopyN(io.Discard, conn, size-1000-took[i])
+				conn.Close()
+			})
 		}
 		WaitFor(t, "-timeout has passed", func() bool { return time.Since(begin) > 9*time.Second })
 		Kill(t, unix.SIGCONT, pids...)
-		for i, conn := range conns {
-			Receive(t, conn, size-took[i])
-			conn.Close()
+		clients.Wait()
+		for i := range conns {
+			if errs[i] != nil {
+				t.Errorf("client %d took %d bytes, then %d: %v", i, took[i], rest[i], errs[i])
+			}
 		}
 		if s.Stderr.String() != "" {
 			t.Errorf("standard error: %s", &s.Stderr)

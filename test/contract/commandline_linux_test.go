@@ -120,7 +120,8 @@ func TestLongestTimeout(t *testing.T) {
 		s := Serve(t, d.name, "-timeout", "2562047h47m16.854775807s")
 		s.Ask("1000000\n", 1_000_000)
 		s.Signal(unix.SIGTERM)
-		if status := s.Status(); status != 0 || s.Stderr.String() != "" {
+		status, said := s.Status(), strings.TrimSuffix(s.Stderr.String(), d.name+waiting) // on a slow machine
+		if status != 0 || said != "" {
 			t.Errorf("exit status %d, %s", status, &s.Stderr)
 		}
 	})

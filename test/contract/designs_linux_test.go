@@ -32,6 +32,7 @@ var designs = []design{
 	{name: "server03a", short: true, forks: true, pool: 10, most: 1024, counts: "child"},
 	{name: "server03b", forks: true, pool: 10, most: 1024, counts: "child"},
 	{name: "server03c", forks: true, pool: 10, most: 1024, counts: "child"},
+	{name: "server03d", forks: true, pool: 10, most: 1024, counts: "child"},
 	{name: "server04", forks: true, pool: 10, most: 1000, counts: "child"},
 	{name: "server05"},
 	{name: "server05a", short: true},
@@ -40,6 +41,7 @@ var designs = []design{
 	{name: "server08", most: 1024, counts: "thread"},
 	{name: "server08a", most: 1024, counts: "thread"},
 	{name: "server09", forks: true, pool: runtime.NumCPU(), most: 1024, counts: "child", queues: true, keeps: true},
+	{name: "server09a", most: 1024, counts: "thread", keeps: true},
 	{name: "server10", short: true, keeps: true},
 }
 

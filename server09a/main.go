@@ -1,0 +1,284 @@
+//go:build linux
+
+// Server09a is a server with an event loop in each thread, as memcached, Netty, and most of
+// today's frameworks have it. The main thread accepts all connections, and hands each to the next
+// loop. A loop is a server07 without a listener. It is server09 with threads: the kernel spreads
+// nothing by a hash, so the loops have equal numbers of connections, but each connection goes
+// through the main thread, and a crash ends all.
+//
+// See Kerrisk, The Linux Programming Interface, section 63.4, and eventfd(2).
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"csdesign/internal/echo"
+	"csdesign/internal/option"
+	"csdesign/internal/sock"
+	"csdesign/internal/stats"
+)
+
+// A client is a connection that was accepted.
+type client struct {
+	conn int
+	peer netip.AddrPort
+}
+
+// A loop serves many clients in one thread.
+type loop struct {
+	clients   *echo.Clients
+	epoll     int                  // the descriptor of the list
+	interests []echo.Interest      // by descriptor: what the list says of it
+	events    [256]unix.EpollEvent // room for what epoll_wait returns
+	queue     chan client          // from the main thread, which closes it at the end
+	wake      int                  // an eventfd, readable when something is in the queue
+	counter   *atomic.Int64        // of connections
+	buf       [echo.MaxRequest + 1]byte
+}
+
+func newLoop(counter *atomic.Int64, timeout time.Duration) (l *loop, err error) {
+	l = &loop{queue: make(chan client, 64), counter: counter, clients: echo.NewClients(timeout, func(count int64) {
+		option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
+	})}
+	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("create the epoll: %w", err)
+	}
+	if l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return nil, fmt.Errorf("create the eventfd: %w", err)
+	}
+	return l, l.watch(l.wake, echo.Read)
+}
+
+// watch sets what a descriptor waits for.
+func (l *loop) watch(fd int, interest echo.Interest) error {
+	for len(l.interests) <= fd {
+		l.interests = append(l.interests, echo.None)
+	}
+	before := l.interests[fd]
+	if interest == before {
+		return nil // as in most cases, and without a system call
+	}
+	op := unix.EPOLL_CTL_MOD
+	switch echo.None {
+	case before:
+		op = unix.EPOLL_CTL_ADD
+	case interest:
+		op = unix.EPOLL_CTL_DEL
+	}
+	event := unix.EpollEvent{Fd: int32(fd), Events: unix.EPOLLIN}
+	if interest == echo.Write {
+		event.Events = unix.EPOLLOUT
+	}
+	if err := unix.EpollCtl(l.epoll, op, fd, &event); err != nil {
+		return fmt.Errorf("epoll_ctl: %w", err)
+	}
+	l.interests[fd] = interest
+	return nil
+}
+
+// wait waits until descriptors are ready, but not longer than limit.
+func (l *loop) wait(limit time.Duration) (ready []unix.EpollEvent, err error) {
+	n, err := unix.EpollWait(l.epoll, l.events[:], int(limit.Milliseconds())+1)
+	if err == unix.EINTR {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("epoll_wait: %w", err)
+	}
+	return l.events[:n], nil
+}
+
+// awake makes epoll_wait of the loop return. The main thread calls it.
+func (l *loop) awake() error {
+	one := [8]byte{7: 1} // any number but 0, in the order of bytes of any processor
+	if _, err := unix.Write(l.wake, one[:]); err != nil {
+		return fmt.Errorf("wake a loop: %w", err)
+	}
+	return nil
+}
+
+// takeClients takes the clients that the main thread has put into the queue.
+func (l *loop) takeClients() error {
+	if _, err := unix.Read(l.wake, l.buf[:8]); err != nil { // it is 0 again
+		return fmt.Errorf("read the eventfd: %w", err)
+	}
+	for {
+		select {
+		case c, open := <-l.queue:
+			if !open { // finish the replies under way
+				l.clients.Shutdown()
+				return l.watch(l.wake, echo.None)
+			}
+			incCounter(l.counter)
+			l.clients.Add(c.conn, c.peer)
+			if err := l.watch(c.conn, echo.Read); err != nil { // the user has too many watches (max_user_watches)
+				log.Printf("%v: %v", c.peer, err)
+				l.close(c.conn)
+			}
+		default:
+			return nil
+		}
+	}
+}
+
+// handle makes the call for which a client's socket is ready: it receives a request, or sends
+// up to 64 KiB of a reply. The rest of a reply has to wait until the other clients had their
+// turn.
+func (l *loop) handle(fd int) error {
+	client := l.clients.Get(fd)
+	if client.Interest() == echo.Read {
+		n, err := unix.Read(fd, l.buf[:])
+		client.Received(l.buf[:max(n, 0)], err)
+	}
+	if client.Interest() == echo.Write { // after a request, too: most replies fit into the socket at once
+		n, err := unix.Write(fd, client.Chunk())
+		client.Sent(n, err)
+	}
+	if client.Interest() == echo.None {
+		return l.close(fd)
+	}
+	return l.watch(fd, client.Interest())
+}
+
+// close closes the connection of a client that has ended.
+func (l *loop) close(fd int) error {
+	if err := l.clients.Remove(fd); err != nil {
+		log.Print(err)
+	}
+	// close(2) would also remove it from the list, unless another process has a copy.
+	err := l.watch(fd, echo.None)
+	unix.Close(fd)
+	return err
+}
+
+// threadLoop is all that a thread does.
+func (l *loop) threadLoop() error {
+	runtime.LockOSThread()
+	for l.clients.Serving() {
+		expired, limit := l.clients.Expire()
+		for _, fd := range expired {
+			if err := l.close(fd); err != nil {
+				return err
+			}
+		}
+		ready, err := l.wait(limit)
+		if err != nil {
+			return err
+		}
+		for _, event := range ready {
+			if fd := int(event.Fd); fd == l.wake {
+				err = l.takeClients()
+			} else {
+				err = l.handle(fd)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// incCounter is atomic because the counter may be printed while the thread writes it.
+func incCounter(counter *atomic.Int64) { counter.Add(1) }
+
+func printStats(counters []atomic.Int64) {
+	counts := stats.Load(counters)
+	fmt.Println()
+	for index, count := range counts {
+		fmt.Printf("thread %-2d: %d times\n", index, count)
+	}
+	fmt.Printf("\n%s", stats.Summary("thread", counts, nil))
+}
+
+// acceptClient returns a connection that is non-blocking.
+func acceptClient(listener int) (c client, err error) {
+	for {
+		c.conn, c.peer, err = sock.TryAccept(listener, sock.Nonblocking)
+		switch {
+		case err == unix.EAGAIN: // the listener's SO_RCVTIMEO is over
+		case sock.LimitReached(err):
+			sock.Pause(err)
+		default:
+			return c, err
+		}
+	}
+}
+
+// cleanup waits until the loops have finished the replies under way.
+func cleanup(loops []*loop, threads *sync.WaitGroup) error {
+	for _, l := range loops {
+		close(l.queue)
+		if err := l.awake(); err != nil {
+			return err
+		}
+	}
+	threads.Wait()
+	return nil
+}
+
+func serveForever(addr netip.AddrPort, threadNum int, timeout time.Duration) error {
+	listener, bound, err := sock.Listen(addr, timeout, sock.Blocking)
+	if err != nil {
+		return err
+	}
+	// A thread that blocks keeps its processor for a while, so there have to be others.
+	runtime.GOMAXPROCS(threadNum + 2)
+	stop := sock.Stop(timeout)
+	fmt.Printf("Listening on port %d ...\n", bound.Port())
+
+	counters := make([]atomic.Int64, threadNum)
+	var loops []*loop
+	var threads sync.WaitGroup
+	for index := range counters {
+		l, err := newLoop(&counters[index], timeout)
+		if err != nil {
+			return err
+		}
+		loops = append(loops, l)
+		threads.Go(func() {
+			if err := l.threadLoop(); err != nil {
+				log.Fatal(err)
+			}
+		})
+	}
+	go func() {
+		<-stop
+		if err := sock.Shutdown(listener); err != nil {
+			log.Fatal(err)
+		}
+	}()
+	for next := 0; ; next = (next + 1) % threadNum {
+		c, err := acceptClient(listener)
+		if errors.Is(err, unix.EINVAL) { // the listener is shut down
+			err = cleanup(loops, &threads)
+			printStats(counters)
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		loops[next].queue <- c
+		if err := loops[next].awake(); err != nil {
+			return err
+		}
+	}
+}
+
+func main() {
+	host, port, timeout := option.Server()
+	threadNum := option.Int("n", "child-num", runtime.NumCPU(), 1, 1024, "number of threads")
+	option.Parse()
+	if err := serveForever(netip.AddrPortFrom(*host, uint16(*port)), *threadNum, *timeout); err != nil {
+		log.Fatal(err)
+	}
+}
