@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -10,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"csdesign/internal/sock"
 )
 
 // Package echo and package sock know descriptors and errors of the system. This file says what
@@ -24,6 +27,9 @@ func listen(addr netip.AddrPort) (*net.TCPListener, error) {
 		return errors.Join(controlErr, err)
 	}}
 	config.SetMultipathTCP(false)
+	if err := sock.StartPoller(); err != nil {
+		return nil, fmt.Errorf("listen %v: %w", addr, err)
+	}
 	network := "tcp"
 	if addr.Addr().Is4() {
 		network = "tcp4" // with "tcp", 0.0.0.0 would take clients on IPv6, too

@@ -42,17 +42,31 @@ func ListenWith(addr netip.AddrPort, timeout time.Duration, nonblocking bool, op
 	}
 	if err == nil {
 		unix.CloseOnExec(listener)
-		if bound, err = listen(listener, to, timeout, nonblocking, option); err != nil {
+		if err = StartPoller(); err == nil {
+			bound, err = listen(listener, to, timeout, nonblocking, option)
+		}
+		if err != nil {
 			unix.Close(listener)
 		}
 	}
 	if err != nil {
 		return -1, addr, fmt.Errorf("listen %v: %w", addr, err)
 	}
-	// Make the runtime create its epoll descriptor now, with its first timer. It aborts if it
-	// cannot do that at the limit of descriptors.
-	time.Sleep(time.Nanosecond)
 	return listener, bound, nil
+}
+
+// StartPoller makes the Go runtime create its epoll and its eventfd, which it does with the first
+// timer. It aborts with a long trace if it cannot, later, at the limit of descriptors.
+// StartPoller returns an error instead if two descriptors are not free.
+func StartPoller() error {
+	var spare [2]int
+	if err := unix.Pipe(spare[:]); err != nil {
+		return err
+	}
+	unix.Close(spare[0])
+	unix.Close(spare[1])
+	time.Sleep(time.Nanosecond)
+	return nil
 }
 
 // listen makes a socket a listener. Connections inherit all of these options.

@@ -139,6 +139,21 @@ func TestFewDescriptors(t *testing.T) {
 	})
 }
 
+// With fewer it says so.
+func TestTooFewDescriptors(t *testing.T) {
+	each(t, all, func(t *testing.T, d design) {
+		for n := 4; n <= 12; n++ {
+			line := fmt.Sprintf("ulimit -n %d; exec %s -i 127.0.0.1 -p 0", n, Path(d.name))
+			p := Start(t, exec.Command("/bin/sh", "-c", line))
+			WaitFor(t, "it listens, or has ended", func() bool { return p.HasEnded() || p.Stdout.Has("Listening on port") })
+			if p.HasEnded() && (p.Status() != 1 || strings.Count(p.Stderr.String(), "\n") != 1) || p.Stderr.Has("goroutine") {
+				t.Errorf("%d descriptors: %s", n, Tail(p.Stderr.String()))
+			}
+			unix.Kill(p.PID, unix.SIGKILL) // or it has ended
+		}
+	})
+}
+
 // A child does not get what the parent was started with.
 func TestInheritedDescriptor(t *testing.T) {
 	each(t, func(d design) bool { return d.forks && !d.copies }, func(t *testing.T, d design) {
