@@ -36,7 +36,7 @@ func chapters(t *testing.T) (paths []string) {
 		t.Fatal(err)
 	}
 	t.Chdir(strings.TrimSpace(string(root)))
-	for _, pattern := range []string{"README.md", "*/README.md"} {
+	for _, pattern := range []string{"README.md", "*/README.md", "*/*/README.md"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -139,7 +139,7 @@ func tools(text []byte) iter.Seq[string] {
 
 // measures reports whether a block measures the machine, which takes long.
 func measures(block string) bool {
-	return regexp.MustCompile(`(?m)^\$ .*(/compare|-bench) `).MatchString(strings.ReplaceAll(block, "\n", " \n"))
+	return regexp.MustCompile(`(?m)^\$ .*(/compare|/million|-bench) `).MatchString(strings.ReplaceAll(block, "\n", " \n"))
 }
 
 // runChapter runs the blocks of a chapter.

@@ -37,8 +37,9 @@ const (
 	// not quite even, so it is many.
 	spare = 1500
 
-	// ports is how many connections come from one address.
-	ports = 20_000
+	// ports is how many connections come from one address. When half of its ports are used, the
+	// kernel searches for a free one for a long time.
+	ports = 5000
 )
 
 // number returns the number in a field of a file in /proc, or 0.
@@ -51,6 +52,13 @@ func number(file, name string) int {
 		}
 	}
 	return 0
+}
+
+// setting returns a setting of the kernel (sysctl(8)), or 0.
+func setting(name string) int {
+	text, _ := os.ReadFile("/proc/sys/" + name)
+	n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return n
 }
 
 // A limit is how many connections the system allows, and why.
@@ -71,12 +79,10 @@ func limits() (all []limit, perProcess int, err error) {
 	all = append(all,
 		limit{(memory - reserve) / perConnection, fmt.Sprintf("%d MiB of memory are free, and 1 GiB is left alone", memory>>20)},
 		limit{1024 * perProcess, fmt.Sprintf("a process can have %d descriptors (ulimit -Hn), and server09 has at most 1024 children", files.Max)})
-	if text, err := os.ReadFile("/proc/sys/fs/file-max"); err == nil {
-		most, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	if most := setting("fs/file-max"); most > 0 {
 		all = append(all, limit{most/2 - spare, fmt.Sprintf("the system can have %d open files (fs.file-max)", most)})
 	}
-	if text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_max"); err == nil {
-		most, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	if most := setting("net/netfilter/nf_conntrack_max"); setting("net/netfilter/nf_conntrack_count") > 0 {
 		all = append(all, limit{most - spare, fmt.Sprintf("the firewall can track %d connections (net.netfilter.nf_conntrack_max)", most)})
 	}
 	slices.SortFunc(all, func(a, b limit) int { return cmp.Compare(a.most, b.most) })
