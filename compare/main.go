@@ -98,6 +98,8 @@ func (d design) most(pool int) (n int, why string) {
 		return 100, "each client needs a process"
 	case kind == "select":
 		return 1000, "select(2) takes descriptors below 1,024"
+	case d.name == "server05":
+		return 512, "it has at most 512 threads"
 	case kind == "thread":
 		return 9900, "each client needs a thread"
 	}
