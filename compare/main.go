@@ -101,7 +101,7 @@ func (d design) most(pool int) (n int, why string) {
 	case d.name == "server05":
 		return 512, "it has at most 512 threads"
 	case kind == "thread":
-		return 9900, "each client needs a thread"
+		return 1000, "each client needs a thread"
 	}
 	return 1 << 30, ""
 }

@@ -16,8 +16,10 @@ func TestManyIdleConnections(t *testing.T) {
 		name    string
 		idle    int
 		threads int // fewer than these
+		bytes   int // of memory for each, at most: a third more than was measured
 	}{
-		{"server02", 900, 30}, {"server05a", 5000, 30}, {"server06", 10_000, 30}, {"server07", 10_000, 30}, {"server10", 5000, 30},
+		{"server02", 900, 30, 700}, {"server05", 400, 430, 32_000}, {"server05a", 5000, 30, 6500}, {"server06", 10_000, 30, 450},
+		{"server07", 10_000, 30, 450}, {"server09", 10_000, 30, 600}, {"server09a", 10_000, 30, 600}, {"server10", 5000, 30, 450},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			design{name: test.name}.needs(t)
@@ -31,6 +33,8 @@ func TestManyIdleConnections(t *testing.T) {
 				t.Skipf("the limit of descriptors is %d, this needs %d", limit.Cur, need)
 			}
 			s := Serve(t, test.name)
+			s.Crowd(20) // what it needs for any client, it has now
+			before := s.Memory()
 			var idle []net.Conn
 			ask := func(conn net.Conn) {
 				fmt.Fprintln(conn, 4096)
@@ -54,6 +58,11 @@ func TestManyIdleConnections(t *testing.T) {
 			}
 			if threads := len(Threads(t, s.PID)); threads >= test.threads {
 				t.Errorf("beside %d idle connections it has %d threads", test.idle, threads)
+			}
+			if each := (s.Memory() - before) / test.idle; !race && each > test.bytes {
+				t.Errorf("it needs %d bytes for an idle connection", each)
+			} else {
+				t.Logf("%d bytes for an idle connection", each)
 			}
 			if s.Stderr.String() != "" {
 				t.Errorf("standard error: %s", &s.Stderr)
