@@ -1,9 +1,11 @@
 package contract
 
 import (
+	"flag"
 	"fmt"
 	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,6 +60,14 @@ func (d design) needs(t testing.TB) {
 }
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if *yours != "" {
+		if flag.Lookup("test.run").Value.String() == "" {
+			flag.Set("test.run", "^TestYourServer$")
+		}
+		Patience = 10 * time.Second
+		Main(m)
+	}
 	programs := []string{"client"}
 	for _, d := range designs {
 		programs = append(programs, d.name)

@@ -139,7 +139,7 @@ func tools(text []byte) iter.Seq[string] {
 
 // measures reports whether a block measures the machine, which takes long.
 func measures(block string) bool {
-	return regexp.MustCompile(`(?m)^\$ .*(/compare|/million|-bench) `).MatchString(strings.ReplaceAll(block, "\n", " \n"))
+	return regexp.MustCompile(`(?m)^\$ .*(/compare|/million|-bench|/contract -server) `).MatchString(strings.ReplaceAll(block, "\n", " \n"))
 }
 
 // runChapter runs the blocks of a chapter.
