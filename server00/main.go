@@ -3,7 +3,7 @@
 // has no concurrency and so no cost of concurrency, and all other designs can be measured
 // against it.
 //
-// See Stevens, UNIX Network Programming, sections 1.5 and 30.3, and Kerrisk, The Linux
+// See Stevens, UNIX Network Programming, sections 1.5 and 30.4, and Kerrisk, The Linux
 // Programming Interface, section 60.1.
 package main
 

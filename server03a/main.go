@@ -4,7 +4,7 @@
 // and how often the children had to wait: their voluntary context switches.
 //
 // See Stevens, UNIX Network Programming, section 30.6, "Distribution of Connections to the
-// Children", and Kerrisk, The Linux Programming Interface, section 49.7.
+// Children", and Kerrisk, The Linux Programming Interface, section 49.4.2.
 package main
 
 import (
