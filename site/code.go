@@ -1,0 +1,267 @@
+package main
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"html"
+	"html/template"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/chroma/v2"
+	"github.com/alecthomas/chroma/v2/lexers"
+)
+
+// code is a source, a line of HTML each.
+type code []string
+
+func (c code) lines(from, to int) template.HTML { return template.HTML(strings.Join(c[from:to], "")) }
+
+// class returns the class of a token, or nothing.
+func class(t chroma.TokenType) string {
+	switch {
+	case t.InCategory(chroma.Comment):
+		return "c"
+	case t.InCategory(chroma.Keyword):
+		return "k"
+	case t.InSubCategory(chroma.LiteralString):
+		return "s"
+	case t.InSubCategory(chroma.LiteralNumber):
+		return "m"
+	case t == chroma.NameFunction:
+		return "f"
+	}
+	return ""
+}
+
+// highlight returns a source with its tokens marked. links are where names lead to, by their
+// offset; lines that are not among the old ones are new.
+func highlight(name, text string, links map[int]string, old map[string]bool) (code, error) {
+	iterator, err := chroma.Coalesce(lexers.Match(name)).Tokenise(&chroma.TokeniseOptions{State: "root"}, text)
+	if err != nil {
+		return nil, err
+	}
+	var lines code
+	var line, plain strings.Builder
+	end := func() {
+		class := "l"
+		if t := strings.TrimSpace(plain.String()); len(old) > 0 && len(t) > 1 && !old[t] {
+			class = "l n"
+		}
+		lines = append(lines, `<span class="`+class+`">`+line.String()+"\n</span>")
+		line.Reset()
+		plain.Reset()
+	}
+	piece := func(text, class string) {
+		for i, part := range strings.Split(text, "\n") {
+			if i > 0 {
+				end()
+			}
+			plain.WriteString(part)
+			part = html.EscapeString(part)
+			if class != "" && part != "" {
+				part = `<span class="` + class + `">` + part + "</span>"
+			}
+			line.WriteString(part)
+		}
+	}
+	offset := 0
+	for _, t := range iterator.Tokens() {
+		value := t.Value
+		for at := 0; at < len(value); { // a token may have several names
+			next := len(value)
+			for linked := range links {
+				if linked > offset+at && linked < offset+next {
+					next = linked - offset
+				}
+			}
+			to, is := links[offset+at]
+			if !is {
+				piece(value[at:next], class(t.Type))
+				at = next
+				continue
+			}
+			name := len(value) - at
+			if i := strings.IndexFunc(value[at:], func(r rune) bool { return r != '_' && !isLetter(r) }); i >= 0 {
+				name = i
+			}
+			line.WriteString(`<a href="` + html.EscapeString(to) + `">`)
+			piece(value[at:at+name], class(t.Type))
+			line.WriteString("</a>")
+			at += name
+		}
+		offset += len(value)
+	}
+	if line.Len() > 0 {
+		end()
+	}
+	return lines, nil
+}
+
+func isLetter(r rune) bool {
+	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
+}
+
+// newFile splits a Go file into rows: a declaration with its comment each.
+func newFile(name, text string, old map[string]bool, root string, packages []*pkg) (file, error) {
+	set := token.NewFileSet()
+	tree, err := parser.ParseFile(set, name, text, parser.ParseComments)
+	if err != nil {
+		return file{}, err
+	}
+	links, calls := findLinks(set, tree, root, packages)
+	lines, err := highlight(name, text, links, old)
+	if err != nil {
+		return file{}, err
+	}
+	f := file{Name: name}
+	from := 0
+	for i, decl := range tree.Decls {
+		to := len(lines)
+		if i+1 < len(tree.Decls) {
+			to = set.Position(begin(tree.Decls[i+1])).Line - 1
+		}
+		r := row{ID: name + "-" + nameOf(decl)}
+		if function, is := decl.(*ast.FuncDecl); is {
+			r.Name = function.Name.Name
+			if r.ID = "fn-" + r.Name; name != "main.go" {
+				r.ID = "fn-" + name + "-" + r.Name
+			}
+		}
+		if i == 0 && begin(decl) > 0 { // the comment of the package
+			head := set.Position(begin(decl)).Line - 1
+			f.Rows = append(f.Rows, row{ID: name, Code: lines.lines(0, head)})
+			from = head
+		}
+		if general, is := decl.(*ast.GenDecl); is && general.Tok == token.IMPORT {
+			r.Imports = true
+		}
+		r.Code = lines.lines(from, to)
+		for pos, call := range calls {
+			if pos >= decl.Pos() && pos < decl.End() && !slices.Contains(r.Calls, call) {
+				r.Calls = append(r.Calls, call)
+			}
+		}
+		slices.SortFunc(r.Calls, func(a, b link) int { return strings.Compare(a.Name, b.Name) })
+		f.Rows = append(f.Rows, r)
+		from = to
+	}
+	return f, nil
+}
+
+// begin is where a declaration begins, with its comment.
+func begin(decl ast.Decl) token.Pos {
+	switch d := decl.(type) {
+	case *ast.FuncDecl:
+		if d.Doc != nil {
+			return d.Doc.Pos()
+		}
+	case *ast.GenDecl:
+		if d.Doc != nil {
+			return d.Doc.Pos()
+		}
+	}
+	return decl.Pos()
+}
+
+// nameOf is the name of a declaration: the first one, if it has several.
+func nameOf(decl ast.Decl) string {
+	switch d := decl.(type) {
+	case *ast.FuncDecl:
+		if d.Recv != nil {
+			receiver := d.Recv.List[0].Type
+			if star, is := receiver.(*ast.StarExpr); is {
+				receiver = star.X
+			}
+			if name, is := receiver.(*ast.Ident); is {
+				return name.Name + "." + d.Name.Name
+			}
+		}
+		return d.Name.Name
+	case *ast.GenDecl:
+		if len(d.Specs) == 0 {
+			return d.Tok.String()
+		}
+		switch s := d.Specs[0].(type) {
+		case *ast.TypeSpec:
+			return s.Name.Name
+		case *ast.ValueSpec:
+			return s.Names[0].Name
+		}
+	}
+	return "imports"
+}
+
+// A pkg is a package of internal.
+type pkg struct {
+	name  string
+	files []file
+	names map[string]bool // what it declares: functions, types, constants, methods
+}
+
+// readPackages reads the packages of internal.
+func readPackages(root fs.FS) (all []*pkg, err error) {
+	dirs, err := fs.Glob(root, "internal/*")
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range dirs {
+		names := slices.DeleteFunc(sources(root, dir), func(name string) bool { return strings.HasSuffix(name, "_other.go") })
+		if len(names) == 0 {
+			continue
+		}
+		p := &pkg{name: path.Base(dir), names: map[string]bool{}}
+		for _, name := range names {
+			text, err := fs.ReadFile(root, name)
+			if err != nil {
+				return nil, err
+			}
+			f, err := newFile(path.Base(name), string(text), nil, "../", all)
+			if err != nil {
+				return nil, err
+			}
+			tree, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ParseComments)
+			if err != nil {
+				return nil, err
+			}
+			for _, decl := range tree.Decls {
+				p.names[nameOf(decl)] = true
+				if general, is := decl.(*ast.GenDecl); is {
+					for _, spec := range general.Specs {
+						if values, is := spec.(*ast.ValueSpec); is {
+							for _, name := range values.Names {
+								p.names[name.Name] = true
+							}
+						}
+						if t, is := spec.(*ast.TypeSpec); is {
+							p.names[t.Name.Name] = true
+						}
+					}
+				}
+			}
+			offset := 0
+			if strings.Contains(string(f.Rows[0].Code), "package") {
+				offset = 1
+			}
+			for i, decl := range tree.Decls {
+				if !f.Rows[i+offset].Imports {
+					f.Rows[i+offset].ID = nameOf(decl)
+				}
+			}
+			p.files = append(p.files, f)
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+func (p *pkg) page(packages []*pkg) *page {
+	return &page{
+		Title:  "package " + p.name,
+		Before: template.HTML("<h1>Package " + p.name + "</h1>\n<p>What it is for: <a href=\"index.html\">internal</a>.</p>"),
+		Files:  p.files,
+	}
+}
