@@ -200,20 +200,6 @@ func printStats(counters []atomic.Int64) {
 	fmt.Printf("\n%s", stats.Summary("thread", counts, nil))
 }
 
-// acceptClient returns a connection that is non-blocking.
-func acceptClient(listener int) (c client, err error) {
-	for {
-		c.conn, c.peer, err = sock.TryAccept(listener, sock.Nonblocking)
-		switch {
-		case err == unix.EAGAIN: // the listener's SO_RCVTIMEO is over
-		case sock.LimitReached(err):
-			sock.Pause(err)
-		default:
-			return c, err
-		}
-	}
-}
-
 // cleanup waits until the loops have finished the replies under way.
 func cleanup(loops []*loop, threads *sync.WaitGroup) error {
 	for _, l := range loops {
@@ -258,7 +244,7 @@ func serveForever(addr netip.AddrPort, threadNum int, timeout time.Duration) err
 		}
 	}()
 	for next := 0; ; next = (next + 1) % threadNum {
-		c, err := acceptClient(listener)
+		conn, peer, err := sock.AcceptNonblocking(listener)
 		if errors.Is(err, unix.EINVAL) { // the listener is shut down
 			err = cleanup(loops, &threads)
 			printStats(counters)
@@ -267,7 +253,7 @@ func serveForever(addr netip.AddrPort, threadNum int, timeout time.Duration) err
 		if err != nil {
 			return err
 		}
-		loops[next].queue <- c
+		loops[next].queue <- client{conn, peer}
 		if err := loops[next].awake(); err != nil {
 			return err
 		}

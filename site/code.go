@@ -124,7 +124,10 @@ func newFile(name, text string, old map[string]bool, root string, packages []*pk
 		if i+1 < len(tree.Decls) {
 			to = set.Position(begin(tree.Decls[i+1])).Line - 1
 		}
-		r := row{ID: name + "-" + nameOf(decl)}
+		r := row{ID: name + "-imports", Declares: declared(decl)}
+		if len(r.Declares) > 0 {
+			r.ID = name + "-" + r.Declares[0]
+		}
 		if function, is := decl.(*ast.FuncDecl); is {
 			r.Name = function.Name.Name
 			if r.ID = "fn-" + r.Name; name != "main.go" {
@@ -167,39 +170,40 @@ func begin(decl ast.Decl) token.Pos {
 	return decl.Pos()
 }
 
-// nameOf is the name of a declaration: the first one, if it has several.
-func nameOf(decl ast.Decl) string {
+// declared returns the names that a declaration declares, a method as Type.Method.
+func declared(decl ast.Decl) (names []string) {
 	switch d := decl.(type) {
 	case *ast.FuncDecl:
+		name := d.Name.Name
 		if d.Recv != nil {
 			receiver := d.Recv.List[0].Type
 			if star, is := receiver.(*ast.StarExpr); is {
 				receiver = star.X
 			}
-			if name, is := receiver.(*ast.Ident); is {
-				return name.Name + "." + d.Name.Name
+			if of, is := receiver.(*ast.Ident); is {
+				name = of.Name + "." + name
 			}
 		}
-		return d.Name.Name
+		names = append(names, name)
 	case *ast.GenDecl:
-		if len(d.Specs) == 0 {
-			return d.Tok.String()
-		}
-		switch s := d.Specs[0].(type) {
-		case *ast.TypeSpec:
-			return s.Name.Name
-		case *ast.ValueSpec:
-			return s.Names[0].Name
+		for _, spec := range d.Specs {
+			switch s := spec.(type) {
+			case *ast.TypeSpec:
+				names = append(names, s.Name.Name)
+			case *ast.ValueSpec:
+				for _, name := range s.Names {
+					names = append(names, name.Name)
+				}
+			}
 		}
 	}
-	return "imports"
+	return names
 }
 
 // A pkg is a package of internal.
 type pkg struct {
 	name  string
 	files []file
-	names map[string]bool // what it declares: functions, types, constants, methods
 }
 
 // readPackages reads the packages of internal.
@@ -213,7 +217,7 @@ func readPackages(root fs.FS) (all []*pkg, err error) {
 		if len(names) == 0 {
 			continue
 		}
-		p := &pkg{name: path.Base(dir), names: map[string]bool{}}
+		p := &pkg{name: path.Base(dir)}
 		for _, name := range names {
 			text, err := fs.ReadFile(root, name)
 			if err != nil {
@@ -223,32 +227,9 @@ func readPackages(root fs.FS) (all []*pkg, err error) {
 			if err != nil {
 				return nil, err
 			}
-			tree, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ParseComments)
-			if err != nil {
-				return nil, err
-			}
-			for _, decl := range tree.Decls {
-				p.names[nameOf(decl)] = true
-				if general, is := decl.(*ast.GenDecl); is {
-					for _, spec := range general.Specs {
-						if values, is := spec.(*ast.ValueSpec); is {
-							for _, name := range values.Names {
-								p.names[name.Name] = true
-							}
-						}
-						if t, is := spec.(*ast.TypeSpec); is {
-							p.names[t.Name.Name] = true
-						}
-					}
-				}
-			}
-			offset := 0
-			if strings.Contains(string(f.Rows[0].Code), "package") {
-				offset = 1
-			}
-			for i, decl := range tree.Decls {
-				if !f.Rows[i+offset].Imports {
-					f.Rows[i+offset].ID = nameOf(decl)
+			for i := range f.Rows {
+				if r := &f.Rows[i]; len(r.Declares) > 0 {
+					r.ID = r.Declares[0]
 				}
 			}
 			p.files = append(p.files, f)

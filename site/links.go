@@ -3,6 +3,7 @@ package main
 import (
 	"go/ast"
 	"go/token"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -71,8 +72,8 @@ func findLinks(set *token.FileSet, tree *ast.File, root string, packages []*pkg)
 			return true
 		}
 		for _, p := range packages {
-			if imported[of.Name] == "csdesign/internal/"+p.name && p.names[name] {
-				links[offset] = root + "internal/" + p.name + ".html#" + anchor(p, name)
+			if id := p.id(name); imported[of.Name] == "csdesign/internal/"+p.name && id != "" {
+				links[offset] = root + "internal/" + p.name + ".html#" + id
 			}
 		}
 		return true
@@ -80,14 +81,14 @@ func findLinks(set *token.FileSet, tree *ast.File, root string, packages []*pkg)
 	return links, calls
 }
 
-// anchor is the id of the row in which a package declares a name.
-func anchor(p *pkg, name string) string {
+// id is that of the row in which a package declares a name, or empty.
+func (p *pkg) id(name string) string {
 	for _, f := range p.files {
 		for _, r := range f.Rows {
-			if r.ID == name {
-				return name
+			if slices.Contains(r.Declares, name) {
+				return r.ID
 			}
 		}
 	}
-	return "" // in a group of constants: the top of the page
+	return ""
 }

@@ -40,12 +40,13 @@ type file struct {
 
 // A row is a piece of a file, and what the chapter says about it.
 type row struct {
-	ID      string
-	Name    string // of a function
-	Words   template.HTML
-	Code    template.HTML
-	Imports bool // it is folded
-	Calls   []link
+	ID       string
+	Name     string   // of a function
+	Declares []string // a method as Type.Method
+	Words    template.HTML
+	Code     template.HTML
+	Imports  bool // it is folded
+	Calls    []link
 }
 
 // An original is a script of csdesign.

@@ -113,8 +113,17 @@ func listen(listener int, to unix.Sockaddr, timeout time.Duration, nonblocking b
 // limit it logs the error and tries again after a second; clients wait in the backlog
 // meanwhile.
 func Accept(listener int) (conn int, peer netip.AddrPort, err error) {
+	return await(listener, Blocking)
+}
+
+// AcceptNonblocking is [Accept], but the connection is non-blocking.
+func AcceptNonblocking(listener int) (conn int, peer netip.AddrPort, err error) {
+	return await(listener, Nonblocking)
+}
+
+func await(listener int, nonblocking bool) (conn int, peer netip.AddrPort, err error) {
 	for {
-		conn, peer, err = TryAccept(listener, Blocking)
+		conn, peer, err = TryAccept(listener, nonblocking)
 		if err == nil || !LimitReached(err) {
 			return conn, peer, err
 		}
