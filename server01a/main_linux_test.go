@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/netip"
 	"os"
@@ -21,20 +22,59 @@ import (
 
 var connections = flag.Int("connections", 2000, "how many connections TestForkWhileCollecting makes")
 
-// A child is forked again and again, while other threads collect garbage, allocate and are
-// preempted. A child that needed the Go runtime would hang.
-func TestForkWhileCollecting(t *testing.T) {
+// inChild matches what a child runs.
+const inChild = `^main\.(fork|handle|call|logRequest|\(\*client\)\.(wait|receive|reply|linger|idle|queued|fill))$|^csdesign/internal/echo\.(Parse|isSpace)$`
+
+// A program is the machine code of what a child runs, or why there is none.
+type program struct {
+	code []byte
+	err  error
+}
+
+// programs are built with these flags: with the race detector less is inlined.
+var programs = map[string]program{"-race=false": {}, "-race": {}}
+
+// TestMain builds the programs before the tests run, because the server of
+// TestForkWhileCollecting reaps all children of this process, go build among them.
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "server01a")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for flag := range programs {
+		programs[flag] = disassemble(flag, filepath.Join(dir, "server01a"))
+	}
+	os.RemoveAll(dir)
+	os.Exit(m.Run())
+}
+
+func disassemble(flag, binary string) (p program) {
+	if out, err := exec.Command("go", "build", flag, "-o", binary, ".").CombinedOutput(); err != nil {
+		return program{err: fmt.Errorf("go build %s: %w %s", flag, err, out)}
+	}
+	p.code, p.err = exec.Command("go", "tool", "objdump", "-s", inChild, binary).Output()
+	return p
+}
+
+// start starts the server in this process, once, whatever -count is, and returns its address.
+var start = sync.OnceValue(func() string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		log.Fatal(err)
 	}
 	addr := l.Addr().String()
 	l.Close()
-	failed := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // a child dies with the thread that forked it
-		failed <- serveForever(netip.MustParseAddrPort(addr), 30*time.Second)
+		log.Fatal(serveForever(netip.MustParseAddrPort(addr), 30*time.Second))
 	}()
+	return addr
+})
+
+// A child is forked again and again, while other threads collect garbage, allocate and are
+// preempted. A child that needed the Go runtime would hang.
+func TestForkWhileCollecting(t *testing.T) {
+	addr := start()
 	stop := make(chan bool)
 	var garbage sync.WaitGroup
 	for range 2 {
@@ -63,36 +103,23 @@ func TestForkWhileCollecting(t *testing.T) {
 			}
 		})
 	}
-	done := make(chan bool)
-	go func() {
-		clients.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case err := <-failed:
-		t.Fatal(err)
-	}
+	clients.Wait()
 }
 
 // What a child calls is nosplit, or it might hang where it looks at its stack. The compiler and
 // the linker allow other calls.
 func TestChildCallsOnlyNosplit(t *testing.T) {
-	const child = `^main\.(fork|handle|call|logRequest|\(\*client\)\.(wait|receive|reply|linger|idle|queued|fill))$|^csdesign/internal/echo\.(Parse|isSpace)$`
-	allowed := regexp.MustCompile(child + `|^golang\.org/x/sys/unix\.RawSyscall6?(\.abi0)?$|^syscall\.RawSyscall6?$|^runtime\.(memmove|panic\w+|gcWriteBarrier\w*)$`)
-	for _, flag := range []string{"-race=false", "-race"} { // with the race detector less is inlined
-		binary := filepath.Join(t.TempDir(), "server01a")
-		if out, err := exec.Command("go", "build", flag, "-o", binary, ".").CombinedOutput(); err != nil {
-			t.Logf("go build %s: %v %s", flag, err, out)
+	allowed := regexp.MustCompile(inChild + `|^golang\.org/x/sys/unix\.RawSyscall6?(\.abi0)?$|^syscall\.RawSyscall6?$|^runtime\.(memmove|panic\w+|gcWriteBarrier\w*)$`)
+	for flag, p := range programs {
+		if p.err != nil {
+			if flag != "-race" { // -race needs a C compiler
+				t.Error(p.err)
+			}
 			continue
 		}
-		out, err := exec.Command("go", "tool", "objdump", "-s", child, binary).Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		calls := regexp.MustCompile(`\b(?:CALL|JMP) ([^ ]*[a-zA-Z][^ ]*)\(SB\)`).FindAllStringSubmatch(string(out), -1)
+		calls := regexp.MustCompile(`\b(?:CALL|JMP) ([^ ]*[a-zA-Z][^ ]*)\(SB\)`).FindAllStringSubmatch(string(p.code), -1)
 		if len(calls) < 20 {
-			t.Fatalf("%d calls: %s", len(calls), out)
+			t.Fatalf("%d calls: %s", len(calls), p.code)
 		}
 		for _, call := range calls {
 			if !allowed.MatchString(call[1]) {
