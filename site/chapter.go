@@ -122,6 +122,9 @@ func newChapter(root fs.FS, dir string, packages []*pkg) (*page, error) {
 			before.WriteString(s.text)
 		}
 	}
+	if name, is := strings.CutPrefix(dir, "internal/"); is {
+		before.WriteString("\n[The code of the package](../" + name + ".html)\n")
+	}
 	p.Before, p.After = markdown([]byte(before.String())), markdown([]byte(after.String()))
 	if !withCode {
 		return p, nil

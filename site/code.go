@@ -202,8 +202,9 @@ func declared(decl ast.Decl) (names []string) {
 
 // A pkg is a package of internal.
 type pkg struct {
-	name  string
-	files []file
+	name    string
+	chapter string // where it is explained, from internal
+	files   []file
 }
 
 // readPackages reads the packages of internal.
@@ -217,7 +218,10 @@ func readPackages(root fs.FS) (all []*pkg, err error) {
 		if len(names) == 0 {
 			continue
 		}
-		p := &pkg{name: path.Base(dir)}
+		p := &pkg{name: path.Base(dir), chapter: "README.md"}
+		if _, err := fs.Stat(root, path.Join(dir, "README.md")); err == nil {
+			p.chapter = p.name + "/README.md"
+		}
 		for _, name := range names {
 			text, err := fs.ReadFile(root, name)
 			if err != nil {
@@ -242,7 +246,7 @@ func readPackages(root fs.FS) (all []*pkg, err error) {
 func (p *pkg) page(packages []*pkg) *page {
 	return &page{
 		Title:  "package " + p.name,
-		Before: template.HTML("<h1>Package " + p.name + "</h1>\n<p>What it is for: <a href=\"index.html\">internal</a>.</p>"),
+		Before: markdown([]byte("# Package " + p.name + "\n\n[What it is for](" + p.chapter + ")")),
 		Files:  p.files,
 	}
 }
