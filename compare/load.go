@@ -116,7 +116,8 @@ func (l load) drive(ctx context.Context, server netip.AddrPort, loops int, limit
 		}
 	}
 	var events [256]unix.EpollEvent
-	for answered := time.Now(); len(c.open) > 0; sock.Yield() {
+	answered := time.Now()
+	for yield := sock.Yielder(); len(c.open) > 0; yield() {
 		n, err := unix.EpollWait(epoll, events[:], 1000)
 		if err != nil && err != unix.EINTR {
 			return nil, fmt.Errorf("epoll_wait: %w", err)

@@ -73,7 +73,7 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 	fmt.Printf("Listening on port %d ...\n", bound.Port())
 
 	request := make([]byte, echo.MaxRequest+1) // room for it, again and again
-	for {
+	for yield := sock.Yielder(); ; yield() {   // lets the Go scheduler run now and then
 		conn, peer, err := sock.Accept(listener)
 		if errors.Is(err, unix.EINVAL) {
 			select {} // the listener is shut down: cleanup ends the program

@@ -134,8 +134,7 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 		option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
 	})}
 	s.watch(stop, echo.Read)
-	for s.clients.Serving() {
-		sock.Yield()
+	for yield := sock.Yielder(); s.clients.Serving(); yield() { // lets the Go scheduler run now and then
 		expired, limit := s.clients.Expire()
 		for _, fd := range expired {
 			s.close(fd)

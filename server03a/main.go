@@ -62,7 +62,7 @@ func childLoop(listener int, counter *atomic.Int64, terminate <-chan os.Signal, 
 		os.Exit(0)
 	}()
 	request := make([]byte, echo.MaxRequest+1) // room for it, again and again
-	for {
+	for yield := sock.Yielder(); ; yield() {   // lets the Go scheduler run now and then
 		conn, peer, err := sock.Accept(listener)
 		if errors.Is(err, unix.EINVAL) {
 			return nil // the parent has shut down the listener

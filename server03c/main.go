@@ -82,7 +82,7 @@ func childLoop(listener, lockFile int, counter *atomic.Int64, terminate <-chan o
 		os.Exit(0)
 	}()
 	request := make([]byte, echo.MaxRequest+1) // room for it, again and again
-	for {
+	for yield := sock.Yielder(); ; yield() {   // lets the Go scheduler run now and then
 		conn, peer, err := accept(listener, lockFile)
 		if errors.Is(err, unix.EINVAL) {
 			return nil // the parent has shut down the listener

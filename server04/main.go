@@ -93,7 +93,7 @@ func childLoop(channel int, terminate <-chan os.Signal, timeout time.Duration) e
 		os.Exit(0)
 	}()
 	request := make([]byte, echo.MaxRequest+1) // room for it, again and again
-	for {
+	for yield := sock.Yielder(); ; yield() {   // lets the Go scheduler run now and then
 		if _, err := unix.Write(channel, []byte{0}); err != nil {
 			return fmt.Errorf("tell the parent that the child is free: %w", err)
 		}
@@ -238,7 +238,7 @@ func (s *server) printStats() {
 
 // serve returns nil when it has been told to stop.
 func (s *server) serve(pool *reexec.Pool, stop, died int) error {
-	for {
+	for yield := sock.Yielder(); ; yield() { // lets the Go scheduler run now and then
 		limit, err := pool.Fill()
 		if err != nil {
 			return err

@@ -100,8 +100,8 @@ func serveForever(addr netip.AddrPort, threadNum int, timeout time.Duration) err
 	if err != nil {
 		return err
 	}
-	// A thread that blocks keeps its processor for a while, so there have to be others.
-	runtime.GOMAXPROCS(2 * runtime.NumCPU())
+	// A thread that blocks keeps its processor, so there is one for each, up to 32.
+	runtime.GOMAXPROCS(min(threadNum+2, 32))
 	stop := sock.Stop(timeout)
 	fmt.Printf("Listening on port %d ...\n", bound.Port())
 
@@ -114,7 +114,7 @@ func serveForever(addr netip.AddrPort, threadNum int, timeout time.Duration) err
 		<-stop
 		cleanup(listener, counters, timeout)
 	}()
-	for {
+	for yield := sock.Yielder(); ; yield() { // lets the Go scheduler run now and then
 		conn, peer, err := sock.Accept(listener)
 		if errors.Is(err, unix.EINVAL) {
 			select {} // the listener is shut down: cleanup ends the program

@@ -117,20 +117,20 @@ func (s *server) handle(fd int) error {
 		client.Sent(n, err)
 	}
 	if client.Interest() == echo.None {
-		return s.close(fd)
+		s.close(fd)
+		return nil
 	}
 	return s.watch(fd, client.Interest())
 }
 
-// close closes the connection of a client that has ended.
-func (s *server) close(fd int) error {
+// close closes the connection of a client that has ended. It leaves the list of the epoll by that,
+// because there is no other descriptor for it (epoll(7), "Questions and answers").
+func (s *server) close(fd int) {
 	if err := s.clients.Remove(fd); err != nil {
 		log.Print(err)
 	}
-	// close(2) would also remove it from the list, unless another process has a copy.
-	err := s.watch(fd, echo.None)
 	unix.Close(fd)
-	return err
+	s.interests[fd] = echo.None
 }
 
 // childLoop is all that a child does: it is serveForever of server07.
@@ -150,13 +150,10 @@ func childLoop(listener int, counter *atomic.Int64, terminate <-chan os.Signal, 
 	if err := s.watch(stop, echo.Read); err != nil {
 		return err
 	}
-	for s.clients.Serving() {
-		sock.Yield()
+	for yield := sock.Yielder(); s.clients.Serving(); yield() { // lets the Go scheduler run now and then
 		expired, limit := s.clients.Expire()
 		for _, fd := range expired {
-			if err := s.close(fd); err != nil {
-				return err
-			}
+			s.close(fd)
 		}
 		if err := s.watch(listener, s.clients.Listener()); err != nil {
 			return err

@@ -144,31 +144,29 @@ func (l *loop) handle(fd int) error {
 		client.Sent(n, err)
 	}
 	if client.Interest() == echo.None {
-		return l.close(fd)
+		l.close(fd)
+		return nil
 	}
 	return l.watch(fd, client.Interest())
 }
 
-// close closes the connection of a client that has ended.
-func (l *loop) close(fd int) error {
+// close closes the connection of a client that has ended. It leaves the list of the epoll by that,
+// because there is no other descriptor for it (epoll(7), "Questions and answers").
+func (l *loop) close(fd int) {
 	if err := l.clients.Remove(fd); err != nil {
 		log.Print(err)
 	}
-	// close(2) would also remove it from the list, unless another process has a copy.
-	err := l.watch(fd, echo.None)
 	unix.Close(fd)
-	return err
+	l.interests[fd] = echo.None
 }
 
 // threadLoop is all that a thread does.
 func (l *loop) threadLoop() error {
 	runtime.LockOSThread()
-	for l.clients.Serving() {
+	for yield := sock.Yielder(); l.clients.Serving(); yield() { // lets the Go scheduler run now and then
 		expired, limit := l.clients.Expire()
 		for _, fd := range expired {
-			if err := l.close(fd); err != nil {
-				return err
-			}
+			l.close(fd)
 		}
 		ready, err := l.wait(limit)
 		if err != nil {
@@ -217,7 +215,7 @@ func serveForever(addr netip.AddrPort, threadNum int, timeout time.Duration) err
 	if err != nil {
 		return err
 	}
-	// A thread that blocks keeps its processor for a while, so there have to be others.
+	// A thread that blocks keeps its processor, so there is one for each.
 	runtime.GOMAXPROCS(threadNum + 2)
 	stop := sock.Stop(timeout)
 	fmt.Printf("Listening on port %d ...\n", bound.Port())

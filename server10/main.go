@@ -147,8 +147,7 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 		option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
 	})}
 	s.queue(stop, call{op: opRead, fd: int32(stop), addr: uint64(uintptr(unsafe.Pointer(&ring.signal))), len: 1})
-	for s.clients.Serving() && s.failed == nil {
-		sock.Yield()
+	for yield := sock.Yielder(); s.clients.Serving() && s.failed == nil; yield() { // lets the Go scheduler run now and then
 		expired, limit := s.clients.Expire()
 		for _, conn := range expired {
 			unix.Shutdown(conn, unix.SHUT_RDWR) // the call that is under way returns, and then it is closed

@@ -45,18 +45,23 @@ func Stop(timeout time.Duration) <-chan os.Signal {
 	return first
 }
 
-// Yield lets the scheduler of the Go runtime run, every 8 ms. Without this the monitor thread of
-// the runtime takes a goroutine that makes one system call after the other for a long
-// computation after 10 ms, and takes the processor away. A yield may wake another thread, so it
-// does not come more often. Only one goroutine of a process may call it.
-func Yield() {
-	if now := time.Now(); now.Sub(yielded) >= 8*time.Millisecond {
-		yielded = now
-		runtime.Gosched()
+// Yielder returns a function that lets the scheduler of the Go runtime run, every 8 ms. It is for
+// a loop of one goroutine.
+//
+// A goroutine that makes one system call after the other never calls the scheduler. After 10 ms
+// the monitor thread of the runtime takes it for a long computation: in each further call that
+// blocks it takes the processor away, and it never sleeps for longer than 20 µs. A yield may wake
+// another thread, so it does not come more often, and at most in every fourth round.
+func Yielder() (yield func()) {
+	rounds, last := 0, time.Now()
+	return func() {
+		rounds++
+		if now := time.Now(); rounds >= 4 && now.Sub(last) >= 8*time.Millisecond {
+			rounds, last = 0, now
+			runtime.Gosched()
+		}
 	}
 }
-
-var yielded time.Time
 
 // SignalPipe returns a descriptor that becomes readable when a signal arrives on the
 // channel, and remains so until it is read. It is the self-pipe trick: a program that waits
