@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,9 +17,9 @@ import (
 	"csdesign/internal/sock"
 )
 
-// clients are the clients of a load: non-blocking sockets in an epoll, in one thread, so that
-// there can be thousands of them. Each makes one connection after the other, as the children of
-// the client do.
+// clients are the clients of one thread of a load: non-blocking sockets in an epoll, so that there
+// can be thousands of them. Each makes one connection after the other, as the children of the
+// client do.
 type clients struct {
 	epoll   int
 	server  netip.AddrPort
@@ -99,48 +100,78 @@ func (c *clients) close() {
 }
 
 // drive makes the connections of a load: loops of each client, or as many as begin within the
-// time limit, but at least one of each. It is an error if one of them is not answered.
+// time limit, but at least one of each. It is an error if one of them is not answered. There is a
+// thread for each processor, as the children of the client use all of them, too.
 func (l load) drive(ctx context.Context, server netip.AddrPort, loops int, limit time.Duration) (f figures, err error) {
-	runtime.LockOSThread() // the scheduler of the Go runtime would cost much of the CPU time
-	defer runtime.UnlockOSThread()
-	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("create the epoll: %w", err)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	all := make([]clients, min(runtime.NumCPU(), l.Children))
+	begin := time.Now()
+	var threads sync.WaitGroup
+	for i := range all {
+		all[i] = clients{server: server, count: l.Bytes, request: fmt.Appendf(nil, "%d\n", l.Bytes), open: map[int]*connection{}}
+		threads.Go(func() {
+			runtime.LockOSThread() // the scheduler of the Go runtime would cost much of the CPU time
+			defer runtime.UnlockOSThread()
+			if err := all[i].drive(ctx, (l.Children+i)/len(all), loops, begin.Add(limit)); err != nil {
+				cancel(err)
+			}
+		})
 	}
-	c := &clients{epoll: epoll, server: server, count: l.Bytes, request: fmt.Appendf(nil, "%d\n", l.Bytes), open: map[int]*connection{}}
+	threads.Wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	var times []time.Duration
+	for _, c := range all {
+		times = append(times, c.times...)
+	}
+	slices.Sort(times)
+	n := len(times)
+	return figures{
+		"answered":               float64(n),
+		"connections_per_second": float64(n) / time.Since(begin).Seconds(),
+		"p99_ms":                 times[(n*99+99)/100-1].Seconds() * 1000,
+	}, nil
+}
+
+// drive makes the connections of number clients.
+func (c *clients) drive(ctx context.Context, number, loops int, end time.Time) (err error) {
+	if c.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return fmt.Errorf("create the epoll: %w", err)
+	}
 	defer c.close()
-	begin, made := time.Now(), make([]int, l.Children)
-	for client := range l.Children {
+	made := make([]int, number)
+	for client := range made {
 		if err := c.connect(client); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	var events [256]unix.EpollEvent
 	answered := time.Now()
 	for yield := sock.Yielder(); len(c.open) > 0; yield() {
-		n, err := unix.EpollWait(epoll, events[:], 1000)
+		n, err := unix.EpollWait(c.epoll, events[:], 1000)
 		if err != nil && err != unix.EINTR {
-			return nil, fmt.Errorf("epoll_wait: %w", err)
+			return fmt.Errorf("epoll_wait: %w", err)
 		}
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
-		now := time.Now()
-		if now.Sub(answered) > patience {
-			return nil, fmt.Errorf("no reply within %v", patience)
+		if time.Since(answered) > patience {
+			return fmt.Errorf("no reply within %v", patience)
 		}
 		for _, event := range events[:max(n, 0)] {
 			fd := int(event.Fd)
 			conn := c.open[fd]
 			if !conn.asked {
 				if err := c.send(fd, conn, unix.EPOLL_CTL_MOD); err != nil {
-					return nil, err
+					return err
 				}
 				continue
 			}
 			done, err := c.receive(fd, conn)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			if !done {
 				continue
@@ -150,20 +181,14 @@ func (l load) drive(ctx context.Context, server netip.AddrPort, loops int, limit
 			answered = time.Now()
 			c.times = append(c.times, answered.Sub(conn.begin))
 			made[conn.client]++
-			if loops > 0 && made[conn.client] < loops || loops == 0 && answered.Sub(begin) < limit {
+			if loops > 0 && made[conn.client] < loops || loops == 0 && answered.Before(end) {
 				if err := c.connect(conn.client); err != nil {
-					return nil, err
+					return err
 				}
 			}
 		}
 	}
-	slices.Sort(c.times)
-	n := len(c.times)
-	return figures{
-		"answered":               float64(n),
-		"connections_per_second": float64(n) / time.Since(begin).Seconds(),
-		"p99_ms":                 c.times[(n*99+99)/100-1].Seconds() * 1000,
-	}, nil
+	return nil
 }
 
 // connectIdle makes the idle connections of a load, and waits until the server has accepted

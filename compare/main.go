@@ -324,7 +324,8 @@ func checkDescriptors(loads []load) {
 func init() { runtime.LockOSThread() }
 
 func main() {
-	signal.Ignore(unix.SIGPIPE) // what was built is removed even if nobody reads the table
+	runtime.GOMAXPROCS(runtime.NumCPU() + 2) // a thread of the load keeps its processor while it waits
+	signal.Ignore(unix.SIGPIPE)              // what was built is removed even if nobody reads the table
 	children := option.String("c", "child-num", "N[,N...]", "15", "number of clients at a time; of several numbers it shows how the figures grow")
 	loops := option.Int("t", "con-num", 0, 0, 1_000_000, fmt.Sprintf("number of connections of each client, 0 for as many as take %v", while))
 	count := option.Int("b", "bytes", 4096, 0, 1<<30, "number of bytes to ask for")

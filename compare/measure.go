@@ -215,7 +215,7 @@ func (f figures) run(ctx context.Context, dir, addr string, d design, l load, bu
 	if err != nil {
 		return "", u, err
 	}
-	before, kernel := sample(s.cmd.Process.Pid)["memory_mib"], slab()
+	before, kernel := settle(s.cmd.Process.Pid)["memory_mib"], slab()
 	idle, err := l.connectIdle(ctx, s.addr)
 	if err == nil && l.Idle > 0 {
 		f["bytes_per_idle"] = (sample(s.cmd.Process.Pid)["memory_mib"] - before) * (1 << 20) / float64(l.Idle)
@@ -234,6 +234,18 @@ func (f figures) run(ctx context.Context, dir, addr string, d design, l load, bu
 		return "", u, errors.New(err)
 	}
 	return stdout, u, nil
+}
+
+// settle waits until the processes of a server have started: until there are no more, and they
+// need no more memory. Ten Go runtimes need a while, also when no client comes.
+func settle(pid int) (now figures) {
+	for before := sample(pid); ; before = now {
+		time.Sleep(50 * time.Millisecond)
+		now = sample(pid)
+		if maps.Equal(before, now) {
+			return now
+		}
+	}
 }
 
 // measure runs a server twice, without clients and under load. The difference is what the
