@@ -181,10 +181,11 @@ func TestBrokenBar(t *testing.T) {
 	const name = "cpu_us_per_connection"
 	all := bars([]row{
 		{design: designs[0], rounds: []figures{{name: 2000}}},
-		{design: designs[1], rounds: []figures{{name: 100}}},
-		{design: designs[2], rounds: []figures{{name: 50}}},
+		{design: designs[1], rounds: []figures{{name: 500}}},
+		{design: designs[2], rounds: []figures{{name: 100}}},
+		{design: designs[3], rounds: []figures{{name: 50}}},
 	}, name)
-	if !all[0].Broken || all[1].Broken || all[0].Length != panelLength || all[1].Length != 2*all[2].Length || all[0].Text != "2000" {
+	if !all[0].Broken || !all[1].Broken || all[2].Broken || all[1].Length != panelLength || all[2].Length != 2*all[3].Length || all[0].Text != "2000" {
 		t.Errorf("%+v", all)
 	}
 }

@@ -160,7 +160,7 @@ func newPlot(p panel, numbers []int, rows []row) plot {
 	for power := math.Pow(10, math.Floor(math.Log10(least))); power <= most; power *= 10 {
 		for _, factor := range []float64{1, 3} {
 			if value := power * factor; value >= least && value <= most {
-				drawn.Upward = append(drawn.Upward, tick{plotHeight * (1 - logarithmic(value, least, most)), fmt.Sprintf("%.4g", value)})
+				drawn.Upward = append(drawn.Upward, tick{plotHeight * (1 - logarithmic(value, least, most)), fmt.Sprintf("%.6g", value)})
 			}
 		}
 	}

@@ -237,15 +237,18 @@ func (f figures) run(ctx context.Context, dir, addr string, d design, l load, bu
 }
 
 // settle waits until the processes of a server have started: until there are no more, and they
-// need no more memory. Ten Go runtimes need a while, also when no client comes.
+// need no more memory, but for two seconds at most. Ten Go runtimes need a while, also when no
+// client comes.
 func settle(pid int) (now figures) {
-	for before := sample(pid); ; before = now {
+	before := sample(pid)
+	for range 40 {
 		time.Sleep(50 * time.Millisecond)
-		now = sample(pid)
-		if maps.Equal(before, now) {
-			return now
+		if now = sample(pid); maps.Equal(before, now) {
+			break
 		}
+		before = now
 	}
+	return now
 }
 
 // measure runs a server twice, without clients and under load. The difference is what the

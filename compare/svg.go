@@ -24,9 +24,9 @@ const (
 	panelLength = 250
 )
 
-// bars returns a bar for each row that has been measured. A bar that is more than three
-// times as long as the second longest is drawn broken, because the others would be too
-// short.
+// bars returns a bar for each row that has been measured. Bars that are more than three
+// times as long as the next shorter one, at the long end, are drawn broken, because the others
+// would be too short.
 func bars(rows []row, name string) (all []svgBar) {
 	var values []float64
 	for _, r := range rows {
@@ -40,7 +40,7 @@ func bars(rows []row, name string) (all []svgBar) {
 	longest := 0.0
 	if n := len(sorted); n > 0 {
 		longest = sorted[n-1]
-		if n > 1 && longest > 3*sorted[n-2] {
+		for ; n > 1 && sorted[n-1] > 3*sorted[n-2]; n-- {
 			longest = sorted[n-2] * 1.2
 		}
 	}
