@@ -25,39 +25,34 @@ var connections = flag.Int("connections", 2000, "how many connections TestForkWh
 // inChild matches what a child runs.
 const inChild = `^main\.(fork|handle|call|logRequest|\(\*client\)\.(wait|receive|reply|linger|idle|queued|fill))$|^csdesign/internal/echo\.(Parse|isSpace)$`
 
-// A program is the machine code of what a child runs, or why there is none.
-type program struct {
-	code []byte
-	err  error
-}
-
-// programs are built with these flags: with the race detector less is inlined.
-var programs = map[string]program{"-race=false": {}, "-race": {}}
-
-// TestMain builds the programs before the tests run, because the server of
-// TestForkWhileCollecting reaps all children of this process, go build among them.
-func TestMain(m *testing.M) {
+// programs returns the machine code of what a child runs, by the flag of go build: with the race
+// detector less is inlined.
+var programs = sync.OnceValues(func() (code map[string][]byte, err error) {
 	dir, err := os.MkdirTemp("", "server01a")
 	if err != nil {
-		log.Fatal(err)
+		return nil, err
 	}
-	for flag := range programs {
-		programs[flag] = disassemble(flag, filepath.Join(dir, "server01a"))
+	defer os.RemoveAll(dir)
+	code, binary := make(map[string][]byte), filepath.Join(dir, "server01a")
+	for _, flag := range []string{"-race=false", "-race"} {
+		if out, err := exec.Command("go", "build", flag, "-o", binary, ".").CombinedOutput(); err != nil {
+			err = fmt.Errorf("go build %s: %w %s", flag, err, out)
+			if flag != "-race" {
+				return nil, err
+			}
+			log.Print(err) // it needs a C compiler
+			continue
+		}
+		if code[flag], err = exec.Command("go", "tool", "objdump", "-s", inChild, binary).Output(); err != nil {
+			return nil, fmt.Errorf("go tool objdump: %w", err)
+		}
 	}
-	os.RemoveAll(dir)
-	os.Exit(m.Run())
-}
-
-func disassemble(flag, binary string) (p program) {
-	if out, err := exec.Command("go", "build", flag, "-o", binary, ".").CombinedOutput(); err != nil {
-		return program{err: fmt.Errorf("go build %s: %w %s", flag, err, out)}
-	}
-	p.code, p.err = exec.Command("go", "tool", "objdump", "-s", inChild, binary).Output()
-	return p
-}
+	return code, nil
+})
 
 // start starts the server in this process, once, whatever -count is, and returns its address.
 var start = sync.OnceValue(func() string {
+	programs() // now, because the server reaps all children of this process, go build among them
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		log.Fatal(err)
@@ -110,16 +105,14 @@ func TestForkWhileCollecting(t *testing.T) {
 // the linker allow other calls.
 func TestChildCallsOnlyNosplit(t *testing.T) {
 	allowed := regexp.MustCompile(inChild + `|^golang\.org/x/sys/unix\.RawSyscall6?(\.abi0)?$|^syscall\.RawSyscall6?$|^runtime\.(memmove|panic\w+|gcWriteBarrier\w*)$`)
-	for flag, p := range programs {
-		if p.err != nil {
-			if flag != "-race" { // -race needs a C compiler
-				t.Error(p.err)
-			}
-			continue
-		}
-		calls := regexp.MustCompile(`\b(?:CALL|JMP) ([^ ]*[a-zA-Z][^ ]*)\(SB\)`).FindAllStringSubmatch(string(p.code), -1)
+	programs, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for flag, code := range programs {
+		calls := regexp.MustCompile(`\b(?:CALL|JMP) ([^ ]*[a-zA-Z][^ ]*)\(SB\)`).FindAllStringSubmatch(string(code), -1)
 		if len(calls) < 20 {
-			t.Fatalf("%d calls: %s", len(calls), p.code)
+			t.Fatalf("%d calls: %s", len(calls), code)
 		}
 		for _, call := range calls {
 			if !allowed.MatchString(call[1]) {

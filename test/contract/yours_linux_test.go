@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -229,15 +228,17 @@ var checks = []check{
 			}
 		}
 		for deadline := time.Now().Add(Patience); ; time.Sleep(10 * time.Millisecond) {
-			running := s.Tree()
-			left := slices.DeleteFunc(s.Children(), func(child int) bool {
-				return slices.ContainsFunc(running, func(p Process) bool { return p.PID == child })
-			})
-			if len(left) <= 1 { // one may be left until the next client
+			left := len(s.Children())
+			for _, running := range s.Tree() {
+				if running.Parent == s.PID {
+					left--
+				}
+			}
+			if left <= 1 { // one may be left until the next client
 				return nil
 			}
 			if time.Now().After(deadline) {
-				return fmt.Errorf("%d children that have ended are left", len(left))
+				return fmt.Errorf("%d children that have ended are left", left)
 			}
 		}
 	}},
