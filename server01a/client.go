@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -23,8 +24,9 @@ import (
 //   - norace: they do not report to the race detector.
 //
 // A function that is not nosplit must not be called either; a test looks for such calls. They
-// use raw system calls, of which the scheduler is not told. What the child has to say stays in
-// the client, in memory that it shares with its parent (mmap(2), MAP_SHARED).
+// use raw system calls, of which the scheduler is not told, and those of package syscall: the
+// ones of unix report to the race detector. What the child has to say stays in the client, in
+// memory that it shares with its parent (mmap(2), MAP_SHARED).
 type client struct {
 	conn    uintptr
 	timeout int64 // in ns
@@ -76,7 +78,7 @@ var (
 //go:nosplit
 //go:norace
 func call(number, a, b, c, d, e uintptr) (int64, unix.Errno) {
-	r, _, errno := unix.RawSyscall6(number, a, b, c, d, e, 0)
+	r, _, errno := syscall.RawSyscall6(number, a, b, c, d, e, 0)
 	return int64(r), errno
 }
 

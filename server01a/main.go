@@ -19,6 +19,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -93,12 +94,12 @@ var (
 //go:nosplit
 //go:norace
 func fork(listener int, c *client) (pid uintptr, errno unix.Errno) {
-	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&allSignals)), uintptr(unsafe.Pointer(&parentSignals)), 8, 0, 0)
-	pid, _, errno = unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&allSignals)), uintptr(unsafe.Pointer(&parentSignals)), 8, 0, 0)
+	pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 	if pid == 0 && errno == 0 {
 		handle(listener, c)
 	}
-	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&parentSignals)), 0, 8, 0, 0)
+	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&parentSignals)), 0, 8, 0, 0)
 	return pid, errno
 }
 
@@ -108,15 +109,15 @@ func fork(listener int, c *client) (pid uintptr, errno unix.Errno) {
 //go:nosplit
 //go:norace
 func handle(listener int, c *client) {
-	unix.RawSyscall(unix.SYS_CLOSE, uintptr(listener), 0, 0)
-	unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0)
-	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGTERM), uintptr(unsafe.Pointer(&defaultAction)), 0, 8, 0, 0)
+	syscall.RawSyscall(unix.SYS_CLOSE, uintptr(listener), 0, 0)
+	syscall.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0)
+	syscall.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGTERM), uintptr(unsafe.Pointer(&defaultAction)), 0, 8, 0, 0)
 	status := uintptr(failed)
-	ppid, _, _ := unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0) // another one, if the parent died before prctl
+	ppid, _, _ := syscall.RawSyscall(unix.SYS_GETPPID, 0, 0, 0) // another one, if the parent died before prctl
 	if ppid == parent && c.receive() && c.reply() && c.linger() {
 		status = 0
 	}
-	unix.RawSyscall(unix.SYS_EXIT_GROUP, status, 0, 0)
+	syscall.RawSyscall(unix.SYS_EXIT_GROUP, status, 0, 0)
 }
 
 func createChild(listener, conn int, c child, timeout time.Duration) error {
