@@ -47,7 +47,7 @@ func handle(conn int, request []byte, timeout time.Duration) error {
 			return err
 		}
 	}
-	return sock.Linger(conn, timeout)
+	return sock.Linger(conn, count, timeout)
 }
 
 // cleanup ends the program.

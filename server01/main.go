@@ -94,7 +94,7 @@ func handle(conn int, request []byte, timeout time.Duration) error {
 			return err
 		}
 	}
-	return sock.Linger(conn, timeout)
+	return sock.Linger(conn, count, timeout)
 }
 
 func createChild(index, conn int, peer netip.AddrPort) error {

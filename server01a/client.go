@@ -144,7 +144,7 @@ func (c *client) reply() (ok bool) {
 //go:nosplit
 //go:norace
 func (c *client) linger() (ok bool) {
-	if c.queued(unix.SIOCINQ) == 0 && c.queued(unix.SIOCOUTQNSD) == 0 {
+	if c.queued(unix.SIOCINQ) == 0 && (c.count <= sock.FirstWindow || c.queued(unix.SIOCOUTQNSD) == 0) {
 		return true
 	}
 	if _, errno := call(unix.SYS_SHUTDOWN, c.conn, unix.SHUT_WR, 0, 0, 0); errno != 0 {

@@ -51,7 +51,7 @@ func handle(conn int, request []byte, timeout time.Duration) error {
 			return err
 		}
 	}
-	return sock.Linger(conn, timeout)
+	return sock.Linger(conn, count, timeout)
 }
 
 // accept waits in poll until there is a connection, and accepts it if no other child does so

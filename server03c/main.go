@@ -52,7 +52,7 @@ func handle(conn int, request []byte, timeout time.Duration) error {
 			return err
 		}
 	}
-	return sock.Linger(conn, timeout)
+	return sock.Linger(conn, count, timeout)
 }
 
 // setLock locks a file (F_WRLCK), for which it waits, or unlocks it (F_UNLCK).

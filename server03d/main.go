@@ -51,7 +51,7 @@ func handle(conn int, request []byte, timeout time.Duration) error {
 			return err
 		}
 	}
-	return sock.Linger(conn, timeout)
+	return sock.Linger(conn, count, timeout)
 }
 
 // watch makes an epoll that waits for the listener, which other children wait for, too.

@@ -57,7 +57,7 @@ func handle(conn *net.TCPConn, timeout time.Duration) error {
 			return err
 		}
 	}
-	return sock.LingerWith(fd, timeout, func(p []byte) (n int, err error) {
+	return sock.LingerWith(fd, count, timeout, func(p []byte) (n int, err error) {
 		conn.SetReadDeadline(time.Now().Add(sock.Tick(timeout)))
 		n, err = conn.Read(p)
 		return n, cause(err)

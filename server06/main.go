@@ -88,7 +88,7 @@ func (s *server) acceptClients(listener int) error {
 }
 
 // handle makes the call for which a client's socket is ready: it receives a request, or sends
-// up to 64 KiB of a reply. The rest of a reply has to wait until the other clients had their
+// up to 128 KiB of a reply. The rest of a reply has to wait until the other clients had their
 // turn.
 func (s *server) handle(fd int) {
 	client := s.clients.Get(fd)

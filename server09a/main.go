@@ -131,7 +131,7 @@ func (l *loop) takeClients() error {
 }
 
 // handle makes the call for which a client's socket is ready: it receives a request, or sends
-// up to 64 KiB of a reply. The rest of a reply has to wait until the other clients had their
+// up to 128 KiB of a reply. The rest of a reply has to wait until the other clients had their
 // turn.
 func (l *loop) handle(fd int) error {
 	client := l.clients.Get(fd)

@@ -28,12 +28,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* A multiplexer sends twice a chunk at a time, as the servers here do. */
 enum { CHUNK = 65536, MAX_FD = 65536, MAX_REQUEST = 1024 };
 
 static int listener, child_num, constant;
 static pid_t *pids;                   /* of a pool */
 static long left[MAX_FD];             /* of a multiplexer: bytes to be sent, by descriptor */
-static __thread char chunk[CHUNK];
+static __thread char chunk[2 * CHUNK];
 
 static void die(const char *what) { perror(what); exit(1); }
 
@@ -76,9 +77,9 @@ static void fill(size_t size)
     }
 }
 
-static ssize_t send_some(int conn, long count)
+static ssize_t send_some(int conn, long count, long most)
 {
-    size_t size = count < CHUNK ? count : CHUNK;
+    size_t size = count < most ? count : most;
     if (!constant)
         fill(size);
     return send(conn, chunk, size, MSG_NOSIGNAL);
@@ -87,7 +88,7 @@ static ssize_t send_some(int conn, long count)
 static void handle(int conn)
 {
     for (long count = read_request(conn); count > 0; ) {
-        ssize_t n = send_some(conn, count);
+        ssize_t n = send_some(conn, count, CHUNK);
         if (n < 0)
             break;
         count -= n;
@@ -296,7 +297,7 @@ static enum want step(int fd)
         return DONE;
     }
     while (left[fd] > 0) {
-        ssize_t n = send_some(fd, left[fd]);
+        ssize_t n = send_some(fd, left[fd], 2 * CHUNK);
         if (n < 0 && errno == EAGAIN)
             return WRITE;
         if (n < 0) {

@@ -42,7 +42,7 @@ type Conn struct {
 func (c *Conn) Interest() Interest { return c.interest }
 
 // Chunk returns the next bytes to write, see [Reply.Chunk].
-func (c *Conn) Chunk() []byte { return c.reply.Chunk() }
+func (c *Conn) Chunk() []byte { return c.reply.chunk(2 * ChunkSize) }
 
 // end ends the connection. The descriptor can be closed.
 func (c *Conn) end(err error) {
@@ -121,7 +121,7 @@ func (c *Conn) advance() {
 // last reply, it does so by a lingering close, see [sock.Linger]: it reads, and throws away,
 // what the client still sends.
 func (c *Conn) close(err error) {
-	if c.end(err); sock.MustLinger(c.reply.conn) && unix.Shutdown(c.reply.conn, unix.SHUT_WR) == nil {
+	if c.end(err); sock.MustLinger(c.reply.conn, MaxReply) && unix.Shutdown(c.reply.conn, unix.SHUT_WR) == nil {
 		c.closing, c.interest, c.active = true, Read, time.Now()
 	}
 }

@@ -15,7 +15,8 @@ import (
 )
 
 // ChunkSize is how many bytes of a reply are generated and sent at a time. The longest
-// reply needs no more memory than that.
+// reply needs no more memory than that. A [Conn] takes twice as many, because each chunk costs
+// its server a round of the loop.
 const ChunkSize = 64 << 10
 
 // A Reply is the reply to one request, while it is sent. Use it in turns: [Reply.Chunk] for
@@ -39,10 +40,12 @@ func NewReply(conn int, count int64, timeout time.Duration) Reply {
 func (r *Reply) Left() int64 { return r.count - r.sent }
 
 // Chunk returns the next random bytes, at most [ChunkSize]. They are valid until Sent.
-func (r *Reply) Chunk() []byte {
+func (r *Reply) Chunk() []byte { return r.chunk(ChunkSize) }
+
+func (r *Reply) chunk(most int64) []byte {
 	r.random = randoms.Get().(*random)
 	// What the socket does not take is not kept: the next random bytes are as good.
-	return r.random.chunk(r.Left())
+	return r.random.chunk(min(r.Left(), most))
 }
 
 // Sent notes that write has sent n bytes of the chunk, or has failed. Write may have sent
@@ -81,7 +84,7 @@ func (r *Reply) stalled(since, now time.Time) error {
 // have instructions for AES, so it is ten times as fast as getrandom(2).
 type random struct {
 	stream cipher.Stream
-	buf    [ChunkSize]byte
+	buf    [2 * ChunkSize]byte
 }
 
 // randoms has a source for each chunk that is being sent.
@@ -94,8 +97,8 @@ var randoms = sync.Pool{New: func() any {
 	return &random{stream: cipher.NewCTR(block, seed[aes.BlockSize:])}
 }}
 
-func (r *random) chunk(left int64) []byte {
-	p := r.buf[:min(left, ChunkSize)]
+func (r *random) chunk(size int64) []byte {
+	p := r.buf[:size]
 	r.stream.XORKeyStream(p, p)
 	return p
 }

@@ -75,17 +75,23 @@ func stopReading(conn int) {
 	}
 }
 
-// MustLinger reports whether close(2) could cost the client the end of its reply. If
-// something is unread, close resets the connection. If something is unsent, the kernel
-// resets it when the client sends more.
-func MustLinger(conn int) bool { return Queued(conn, Unread) > 0 || Queued(conn, Unsent) > 0 }
+// FirstWindow is how many bytes of a reply TCP sends at once, on a new connection: ten segments (RFC
+// 6928), each of 536 bytes at least.
+const FirstWindow = 10 * 536
 
-// Linger makes close(2) safe after a reply (lingering close). If necessary, it shuts down the
-// server's side, and reads and throws away what the client still sends, until the client
-// closes, or has had its reply for a second, or takes nothing of it for as long as timeout.
-func Linger(conn int, timeout time.Duration) error {
+// MustLinger reports whether close(2) could cost the client the end of a reply of count bytes.
+// If something is unread, close resets the connection. If something is unsent, the kernel
+// resets it when the client sends more.
+func MustLinger(conn int, count int64) bool {
+	return Queued(conn, Unread) > 0 || count > FirstWindow && Queued(conn, Unsent) > 0
+}
+
+// Linger makes close(2) safe after a reply of count bytes (lingering close). If necessary, it
+// shuts down the server's side, and reads and throws away what the client still sends, until the
+// client closes, or has had its reply for a second, or takes nothing of it for as long as timeout.
+func Linger(conn int, count int64, timeout time.Duration) error {
 	readable := []unix.PollFd{{Fd: int32(conn), Events: unix.POLLIN}}
-	return LingerWith(conn, timeout, func(p []byte) (n int, err error) {
+	return LingerWith(conn, count, timeout, func(p []byte) (n int, err error) {
 		if n, err := unix.Poll(readable, int(Tick(timeout).Milliseconds())); n <= 0 {
 			return 0, cmp.Or(err, error(unix.EAGAIN))
 		}
@@ -94,8 +100,8 @@ func Linger(conn int, timeout time.Duration) error {
 }
 
 // LingerWith is [Linger] with another read. It has to fail with EAGAIN after a [Tick].
-func LingerWith(conn int, timeout time.Duration, read func(p []byte) (n int, err error)) error {
-	if !MustLinger(conn) || unix.Shutdown(conn, unix.SHUT_WR) != nil { // the client has gone
+func LingerWith(conn int, count int64, timeout time.Duration, read func(p []byte) (n int, err error)) error {
+	if !MustLinger(conn, count) || unix.Shutdown(conn, unix.SHUT_WR) != nil { // the client has gone
 		return nil
 	}
 	buf := make([]byte, 4096)
