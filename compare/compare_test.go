@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -357,5 +358,31 @@ func TestParseCommand(t *testing.T) {
 		if d, err := parseCommand(value); err == nil {
 			t.Errorf("-run '%s' is %+v", value, d)
 		}
+	}
+}
+
+// What processes that run have used is what wait4(2) says of them later, but for what they use until
+// they end.
+func TestSoFar(t *testing.T) {
+	cmd := exec.Command("sh", "-c", `sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo; read line'; true`)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stdout.Read(make([]byte, 1)) // the child has counted
+	u := soFar(cmd.Process.Pid)
+	stdin.Close()
+	cmd.Wait()
+	r := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	total := used{time.Duration(r.Utime.Nano() + r.Stime.Nano()), r.Nvcsw}
+	if u.cpu > total.cpu || u.cpu < total.cpu*9/10 || u.switches < 1 || u.switches > total.switches {
+		t.Errorf("%+v, and in the end %+v", u, total)
 	}
 }

@@ -202,14 +202,16 @@ func address() string {
 	return fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
 }
 
-// used is what a server has used from start to end.
+// used is what a server has used of the processors.
 type used struct {
 	cpu      time.Duration
 	switches int64
 }
 
+func (u used) minus(other used) used { return used{u.cpu - other.cpu, u.switches - other.switches} }
+
 // run runs a server, with the idle connections of the load, and with its clients if busy. It
-// returns what the server has printed and used.
+// returns what the server has printed, and what it has used since the idle connections were there.
 func (f figures) run(ctx context.Context, dir, addr string, d design, l load, busy bool) (stdout string, u used, err error) {
 	s, err := start(ctx, dir, addr, d, l)
 	if err != nil {
@@ -221,10 +223,11 @@ func (f figures) run(ctx context.Context, dir, addr string, d design, l load, bu
 		f["bytes_per_idle"] = (sample(s.cmd.Process.Pid)["memory_mib"] - before) * (1 << 20) / float64(l.Idle)
 		f["kernel_bytes_per_idle"] = (slab() - kernel) / float64(l.Idle)
 	}
+	start := soFar(s.cmd.Process.Pid)
 	if err == nil && busy {
 		err = f.underLoad(ctx, s, l)
 	}
-	stdout, u, serverErr := s.end()
+	stdout, total, serverErr := s.end()
 	for _, fd := range idle {
 		unix.Close(fd)
 	}
@@ -233,7 +236,7 @@ func (f figures) run(ctx context.Context, dir, addr string, d design, l load, bu
 		err, _, _ := strings.Cut(err.Error(), "\n")
 		return "", u, errors.New(err)
 	}
-	return stdout, u, nil
+	return stdout, total.minus(start), nil
 }
 
 // settle waits until the processes of a server have started: until there are no more, and they
@@ -252,7 +255,7 @@ func settle(pid int) (now figures) {
 }
 
 // measure runs a server twice, without clients and under load. The difference is what the
-// connections cost.
+// connections cost, without the end of the server.
 func measure(ctx context.Context, dir string, d design, l load) (figures, error) {
 	f, addr := figures{}, address()
 	_, unloaded, err := f.run(ctx, dir, addr, d, l, false)
@@ -265,8 +268,9 @@ func measure(ctx context.Context, dir string, d design, l load) (figures, error)
 	}
 	f.find("fewest_connections_of_child", spreadLine, stdout, 1)
 	f.find("most_connections_of_child", spreadLine, stdout, 2)
-	f["cpu_us_per_connection"] = max(0, float64((loaded.cpu-unloaded.cpu).Microseconds())/f["made"])
-	f["switches_per_connection"] = max(0, float64(loaded.switches-unloaded.switches)/f["made"])
+	cost := loaded.minus(unloaded)
+	f["cpu_us_per_connection"] = max(0, float64(cost.cpu.Microseconds())/f["made"])
+	f["switches_per_connection"] = max(0, float64(cost.switches)/f["made"])
 	delete(f, "made")
 	return f, nil
 }

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // interval is how often a process tree is looked at. To sum up the memory of a pool takes
@@ -55,16 +58,47 @@ func sample(pid int) figures {
 		kib, _ := strconv.ParseFloat(strings.Fields(after)[0], 64)
 		f["memory_mib"] = kib / 1024
 	}
-	for _, task := range tasks {
-		children, _ := os.ReadFile(task + "/children")
-		for _, child := range strings.Fields(string(children)) {
-			childPID, _ := strconv.Atoi(child)
-			for name, value := range sample(childPID) {
-				f[name] += value
-			}
+	for _, child := range childrenOf(tasks) {
+		for name, value := range sample(child) {
+			f[name] += value
 		}
 	}
 	return f
+}
+
+// childrenOf returns the children that threads have started.
+func childrenOf(tasks []string) (pids []int) {
+	for _, task := range tasks {
+		children, _ := os.ReadFile(task + "/children")
+		for _, child := range strings.Fields(string(children)) {
+			pid, _ := strconv.Atoi(child)
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+var switchesLine = regexp.MustCompile(`(?m)^voluntary_ctxt_switches:\t(\d+)$`)
+
+// soFar returns what a process and its descendants that run have used up to now.
+func soFar(pid int) (u used) {
+	var clock unix.Timespec
+	if unix.ClockGettime(int32(^pid<<3|2), &clock) == nil { // its CPU time, see clock_getcpuclockid(3)
+		u.cpu = time.Duration(clock.Nano())
+	}
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*", pid))
+	for _, task := range tasks {
+		status, _ := os.ReadFile(task + "/status")
+		if match := switchesLine.FindSubmatch(status); match != nil {
+			n, _ := strconv.ParseInt(string(match[1]), 10, 64)
+			u.switches += n
+		}
+	}
+	for _, child := range childrenOf(tasks) {
+		c := soFar(child)
+		u.cpu, u.switches = u.cpu+c.cpu, u.switches+c.switches
+	}
+	return u
 }
 
 // slab returns the memory that the kernel uses for its objects, such as sockets, in bytes
