@@ -75,8 +75,8 @@ func stopReading(conn int) {
 	}
 }
 
-// FirstWindow is how many bytes of a reply TCP sends at once, on a new connection: ten segments (RFC
-// 6928), each of 536 bytes at least.
+// FirstWindow is how many bytes of a reply TCP sends at once on a new connection, if the client has
+// room for them: ten segments (RFC 6928), each of 536 bytes at least.
 const FirstWindow = 10 * 536
 
 // MustLinger reports whether close(2) could cost the client the end of a reply of count bytes.
