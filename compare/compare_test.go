@@ -20,7 +20,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -380,8 +379,7 @@ func TestSoFar(t *testing.T) {
 	u := soFar(cmd.Process.Pid)
 	stdin.Close()
 	cmd.Wait()
-	r := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	total := used{time.Duration(r.Utime.Nano() + r.Stime.Nano()), r.Nvcsw}
+	total := inAll(cmd.ProcessState)
 	if u.cpu > total.cpu || u.cpu < total.cpu*9/10 || u.switches < 1 || u.switches > total.switches {
 		t.Errorf("%+v, and in the end %+v", u, total)
 	}

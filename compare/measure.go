@@ -188,9 +188,7 @@ func (s *server) end() (stdout string, u used, err error) {
 	if err != nil {
 		return "", u, err
 	}
-	// From wait4(2), which includes the children that the server has waited for.
-	r := s.cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	return string(text), used{time.Duration(r.Utime.Nano() + r.Stime.Nano()), int64(r.Nvcsw)}, nil
+	return string(text), inAll(s.cmd.ProcessState), nil
 }
 
 var spreadLine = regexp.MustCompile(`(?m)^\d+ connections; per \w+: fewest (\d+), mean [\d.]+, most (\d+)$`)
@@ -208,6 +206,13 @@ type used struct {
 	switches int64
 }
 
+// inAll returns what a process that has ended has used, and the children that it has waited for
+// (wait4(2)).
+func inAll(state *os.ProcessState) used {
+	r := state.SysUsage().(*syscall.Rusage)
+	return used{time.Duration(r.Utime.Nano() + r.Stime.Nano()), int64(r.Nvcsw)}
+}
+
 func (u used) minus(other used) used { return used{u.cpu - other.cpu, u.switches - other.switches} }
 
 // run runs a server, with the idle connections of the load, and with its clients if busy. It
@@ -223,7 +228,7 @@ func (f figures) run(ctx context.Context, dir, addr string, d design, l load, bu
 		f["bytes_per_idle"] = (sample(s.cmd.Process.Pid)["memory_mib"] - before) * (1 << 20) / float64(l.Idle)
 		f["kernel_bytes_per_idle"] = (slab() - kernel) / float64(l.Idle)
 	}
-	start := soFar(s.cmd.Process.Pid)
+	earlier := soFar(s.cmd.Process.Pid)
 	if err == nil && busy {
 		err = f.underLoad(ctx, s, l)
 	}
@@ -236,7 +241,7 @@ func (f figures) run(ctx context.Context, dir, addr string, d design, l load, bu
 		err, _, _ := strings.Cut(err.Error(), "\n")
 		return "", u, errors.New(err)
 	}
-	return stdout, total.minus(start), nil
+	return stdout, total.minus(earlier), nil
 }
 
 // settle waits until the processes of a server have started: until there are no more, and they

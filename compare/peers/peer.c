@@ -34,7 +34,6 @@ enum { CHUNK = 65536, MAX_FD = 65536, MAX_REQUEST = 1024 };
 static int listener, child_num, constant;
 static pid_t *pids;                   /* of a pool */
 static long left[MAX_FD];             /* of a multiplexer: bytes to be sent, by descriptor */
-static const char zeros[2 * CHUNK];   /* of "static" */
 
 static void die(const char *what) { perror(what); exit(1); }
 
@@ -80,9 +79,8 @@ static void fill(char *chunk, size_t size)
 static ssize_t send_some(int conn, long count, char *chunk, long room)
 {
     size_t size = count < room ? count : room;
-    if (constant)
-        return send(conn, zeros, size, MSG_NOSIGNAL);
-    fill(chunk, size);
+    if (!constant)
+        fill(chunk, size);
     return send(conn, chunk, size, MSG_NOSIGNAL);
 }
 

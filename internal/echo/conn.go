@@ -41,7 +41,7 @@ type Conn struct {
 // Interest returns what the connection waits for.
 func (c *Conn) Interest() Interest { return c.interest }
 
-// Chunk returns the next bytes to write, see [Reply.Chunk].
+// Chunk returns the next bytes to write, at most twice [ChunkSize], see [Reply.Chunk].
 func (c *Conn) Chunk() []byte { return c.reply.chunk(2 * ChunkSize) }
 
 // end ends the connection. The descriptor can be closed.
@@ -119,7 +119,8 @@ func (c *Conn) advance() {
 
 // close ends the connection from the server's side. If the client could lose the end of its
 // last reply, it does so by a lingering close, see [sock.Linger]: it reads, and throws away,
-// what the client still sends.
+// what the client still sends. Replies before the last one may be unsent, too, so their size is
+// taken to be the largest.
 func (c *Conn) close(err error) {
 	if c.end(err); sock.MustLinger(c.reply.conn, MaxReply) && unix.Shutdown(c.reply.conn, unix.SHUT_WR) == nil {
 		c.closing, c.interest, c.active = true, Read, time.Now()
