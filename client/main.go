@@ -5,14 +5,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log"
 	"net"
 	"net/netip"
 	"os"
 	"os/signal"
-	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -22,13 +20,6 @@ import (
 	"csdesign/internal/option"
 	"csdesign/internal/reexec"
 	"csdesign/internal/sock"
-)
-
-// The descriptors that a child inherits.
-const (
-	resultsFile = reexec.FirstFile + iota // shared memory, see results
-	readyPipe                             // a child closes it when it is ready
-	startPipe                             // the parent closes the other end when all children are
 )
 
 // addresses is the environment variable by which children get the server's addresses.
@@ -43,10 +34,7 @@ func connect(server netip.AddrPort) (conn int, err error) {
 	if err != nil {
 		return -1, fmt.Errorf("connect %v: %w", server, err)
 	}
-	if err = unix.Connect(conn, to); err == nil && sock.LocalAddr(conn) == server {
-		err = errors.New("connected to itself, as nobody listens there") // the kernel chose the server's port for the client
-	}
-	if err != nil {
+	if err = unix.Connect(conn, to); err != nil {
 		unix.Close(conn)
 		return -1, fmt.Errorf("connect %v: %w", server, err)
 	}
@@ -85,30 +73,11 @@ func fetch(conn int, request []byte, count int, buf []byte) error {
 	return nil
 }
 
-// results is what a child leaves in shared memory, in ns: how long each connection took, 0 if it
-// was not made, and at last the time when the last one ended.
-type results []atomic.Int64
-
-// now returns the time in ns, which is the same in all processes.
-func now() int64 {
-	var t unix.Timespec
-	unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // it cannot fail
-	return t.Nano()
-}
-
-// awaitClose waits until all processes have closed the other end of a pipe.
-func awaitClose(pipe int) {
-	for _, err := unix.Read(pipe, make([]byte, 1)); err == unix.EINTR; _, err = unix.Read(pipe, make([]byte, 1)) {
-	}
-}
-
 // childLoop is all that a child does.
 func childLoop(servers []netip.AddrPort, count int, r results) error {
-	runtime.GOMAXPROCS(2) // as in the children of a reexec.Pool
 	request, buf := fmt.Appendf(nil, "%d\n", count), make([]byte, 64<<10)
-	unix.Close(readyPipe)
-	awaitClose(startPipe)
-	for i := range len(r) - 1 {
+	r[0].Store(now())
+	for i := range r[times:] {
 		begin := now()
 		conn, err := connect(servers[0])
 		// A name may have addresses at which the server does not listen.
@@ -122,8 +91,8 @@ func childLoop(servers []netip.AddrPort, count int, r results) error {
 			return fmt.Errorf("connection %d: %w", i+1, err)
 		}
 		end := now()
-		r[i].Store(end - begin)
-		r[len(r)-1].Store(end)
+		r[times+i].Store(end - begin)
+		r[1].Store(end)
 	}
 	return nil
 }
@@ -152,39 +121,25 @@ func servers(port int) (list []netip.AddrPort) {
 
 // request makes childNum children make conNum connections each. It ends the program.
 func request(childNum, conNum, count int) error {
-	file, words, err := reexec.CreateShared(childNum * (conNum + 1))
+	file, words, err := reexec.CreateShared(childNum * (times + conNum))
 	if err != nil {
 		return err
 	}
 	var all []results
-	for r := range slices.Chunk(words, conNum+1) {
+	for r := range slices.Chunk(words, times+conNum) {
 		all = append(all, r)
 	}
-	var ready, start [2]int
-	if err := errors.Join(unix.Pipe(ready[:]), unix.Pipe(start[:])); err != nil {
-		return fmt.Errorf("create a pipe: %w", err)
-	}
-	for _, fd := range slices.Concat(ready[:], start[:]) {
-		unix.CloseOnExec(fd)
-	}
-	stop := sock.Stop(option.NoLimit)
-	var begin atomic.Int64
-	begin.Store(now())
+	stop := sock.StopSignal()
 	go func() {
 		sig := <-stop
-		finish(all, count, begin.Load(), 128+int(sig.(unix.Signal))) // the children die with their parent
+		finish(all, count, 128+int(sig.(unix.Signal))) // the children die with their parent
 	}()
-	pids := make([]int, childNum)
+	pids, status := make([]int, childNum), 0
 	for index := range pids {
-		if pids[index], err = reexec.Start(index, file, ready[1], start[0]); err != nil {
+		if pids[index], err = reexec.Start(index, file); err != nil {
 			return err
 		}
 	}
-	unix.Close(ready[1])
-	awaitClose(ready[0])
-	begin.Store(now())
-	unix.Close(start[1])
-	status := 0
 	for running := childNum; running > 0; {
 		var exit unix.WaitStatus
 		pid, err := unix.Wait4(-1, &exit, 0, nil)
@@ -207,7 +162,7 @@ func request(childNum, conNum, count int) error {
 			status = max(status, 128+int(exit.Signal()))
 		default:
 			status = max(status, 1)
-			if all[index][conNum-1].Load() == 0 {
+			if all[index][times+conNum-1].Load() == 0 {
 				failed.Add(1)
 			}
 			if exit.ExitStatus() != 1 { // otherwise it has said why
@@ -215,7 +170,7 @@ func request(childNum, conNum, count int) error {
 			}
 		}
 	}
-	finish(all, count, begin.Load(), status)
+	finish(all, count, status)
 	return nil
 }
 
@@ -235,13 +190,11 @@ func main() {
 		signal.Reset(unix.SIGTERM) // a child has nothing to finish
 		log.SetPrefix(fmt.Sprintf("child %d: ", index))
 		var words []atomic.Int64
-		if words, err = reexec.MapShared(resultsFile, *childNum*(*conNum+1)); err == nil {
-			err = childLoop(servers(*port), *count, words[index*(*conNum+1):][:*conNum+1])
+		if words, err = reexec.MapShared(reexec.FirstFile, *childNum*(times+*conNum)); err == nil {
+			err = childLoop(servers(*port), *count, words[index*(times+*conNum):][:times+*conNum])
 		}
 	} else if err = lookUp(*host); err == nil {
 		err = request(*childNum, *conNum, *count)
 	}
-	if err != nil {
-		log.Fatal(err)
-	}
+	sock.Exit(err)
 }

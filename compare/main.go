@@ -358,7 +358,7 @@ func main() {
 	}
 
 	ctx, cancel := context.WithCancel(context.Background())
-	stop := sock.Stop(option.NoLimit)
+	stop := sock.StopSignal()
 	status := make(chan int, 1)
 	go func() {
 		sig := <-stop

@@ -68,33 +68,16 @@ func reapChildren() {
 // peerVariable is the environment variable by which a child gets its client's address.
 const peerVariable = "CSDESIGN_PEER"
 
-// conns has the child's only connection.
-var conns sock.Conns
-
 // handle is all that a child does.
-func handle(conn int, request []byte, timeout time.Duration) error {
-	conns.Add(conn)
-	defer conns.Close(conn)
-	n, err := unix.Read(conn, request)
-	for err == unix.EINTR { // a signal
-		n, err = unix.Read(conn, request)
-	}
-	if err != nil {
-		return echo.ReadError(err, timeout)
-	}
-	count, err := echo.ParseRequest(request[:n])
+func handle(conn int) error {
+	sock.Serve(conn)
+	defer sock.Close(conn)
+	count, err := echo.ReadRequest(conn)
 	if err != nil {
 		return err
 	}
-	option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
-	reply := echo.NewReply(conn, count, timeout)
-	for reply.Left() > 0 {
-		n, err := unix.Write(conn, reply.Chunk())
-		if err := reply.Sent(n, err); err != nil {
-			return err
-		}
-	}
-	return sock.Linger(conn, count, timeout)
+	echo.LogRequest(count)
+	return echo.SendReply(conn, count)
 }
 
 func createChild(index, conn int, peer netip.AddrPort) error {
@@ -112,8 +95,9 @@ func createChild(index, conn int, peer netip.AddrPort) error {
 	return err
 }
 
-// cleanup ends all children and the program.
-func cleanup(listener int) {
+// cleanup ends all children and the program when the signal comes.
+func cleanup(listener int, stop <-chan os.Signal) {
+	<-stop
 	if err := sock.Shutdown(listener); err != nil {
 		log.Fatal(err)
 	}
@@ -129,35 +113,34 @@ func cleanup(listener int) {
 	os.Exit(0)
 }
 
-// serveForever returns only when something has gone wrong.
-func serveForever(addr netip.AddrPort, timeout time.Duration) error {
-	listener, bound, err := sock.Listen(addr, timeout, sock.Blocking)
+func serveForever(addr netip.AddrPort) error {
+	listener, port, err := sock.Listen(addr, sock.Blocking)
 	if err != nil {
 		return err
 	}
-	died, stop := reexec.Died(), sock.Stop(timeout)
+	reexec.Processors = 1 // the Go runtime of a child starts faster
+	died := reexec.ChildDied()
 	go func() {
 		for range died {
 			reapChildren()
 		}
 	}()
-	go func() {
-		<-stop
-		cleanup(listener)
-	}()
-	fmt.Printf("Listening on port %d ...\n", bound.Port())
+	go cleanup(listener, sock.StopSignal())
+	fmt.Printf("Listening on port %d ...\n", port)
 
 	for index := 0; ; index++ {
 		slots <- true
 		conn, peer, err := sock.Accept(listener)
-		if errors.Is(err, unix.EINVAL) {
-			select {} // the listener is shut down: cleanup ends the program
+		if errors.Is(err, sock.ErrShutdown) {
+			select {} // cleanup ends the program
 		}
 		if err != nil {
 			return err
 		}
-		for err = createChild(index, conn, peer); sock.LimitReached(err); err = createChild(index, conn, peer) {
+		err = createChild(index, conn, peer)
+		for sock.LimitReached(err) {
 			sock.Pause(err)
+			err = createChild(index, conn, peer)
 		}
 		if err != nil {
 			return err
@@ -170,17 +153,13 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 
 func main() {
 	_, terminate, isChild := reexec.Child()
-	host, port, timeout := option.Server()
+	addr := option.Server()
 	option.Parse()
 	if !isChild {
-		log.Fatal(serveForever(netip.AddrPortFrom(*host, uint16(*port)), *timeout))
+		sock.Exit(serveForever(*addr))
 	}
-	go func() {
-		<-terminate
-		conns.Shutdown(*timeout) // finish the reply under way
-		os.Exit(0)
-	}()
-	if err := handle(reexec.FirstFile, make([]byte, echo.MaxRequest+1), *timeout); err != nil {
+	go sock.Finish(terminate)
+	if err := handle(reexec.FirstFile); err != nil {
 		log.Printf("%v: %v", os.Getenv(peerVariable), err)
 	}
 }

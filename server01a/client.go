@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -29,10 +28,6 @@ import (
 // memory that it shares with its parent (mmap(2), MAP_SHARED).
 type client struct {
 	conn    uintptr
-	timeout int64 // in ns
-	tick    int64 // in ns, see sock.Tick
-	quiet   bool
-
 	request [echo.MaxRequest + 1]byte
 	size    int64 // of the request, -1 if it was not received
 	count   int64 // of the reply, -1 for a bad request
@@ -40,32 +35,33 @@ type client struct {
 	unacked int64 // bytes that the client had not acknowledged, at the last look
 	active  int64 // the time in ns when it last made progress
 	errno   unix.Errno
-	random  [4]uint64 // the state of xoshiro256++
+	logErr  unix.Errno // why the request could not be logged
+	random  [4]uint64  // the state of xoshiro256++
 }
 
 // start is for the parent, before it forks.
-func (c *client) start(conn int, timeout time.Duration, quiet bool) {
-	*c = client{conn: uintptr(conn), timeout: int64(timeout), tick: int64(sock.Tick(timeout)), quiet: quiet, size: -1, count: -1}
+func (c *client) start(conn int) {
+	*c = client{conn: uintptr(conn), size: -1, count: -1}
 	c.random = [4]uint64{rand.Uint64(), rand.Uint64(), rand.Uint64(), rand.Uint64()}
 }
 
-// err is for the parent, when the child has ended: it returns why the child has failed.
+// err is for the parent, when the child has failed: it returns why.
 func (c *client) err() error {
-	timeout := time.Duration(c.timeout)
 	switch {
 	case c.size < 0:
-		return echo.ReadError(c.errno, timeout)
+		return echo.ReadError(c.errno)
 	case c.size == 0 || c.count < 0:
 		_, err := echo.ParseRequest(c.request[:c.size])
 		return err
 	case c.errno != 0:
 		return fmt.Errorf("send reply: %d of %d bytes sent: %w", c.sent, c.count, c.errno)
 	}
-	return fmt.Errorf("send reply: %d of %d bytes taken: none for %v", max(0, c.sent-c.unacked), c.count, timeout)
+	return fmt.Errorf("send reply: %d of %d bytes taken: none for %v", max(0, c.sent-c.unacked), c.count, sock.Timeout)
 }
 
 // Each child has its own copy of these.
 var (
+	tick       int64 // in ns, see sock.Tick
 	butSIGTERM = ^uint64(1 << (unix.SIGTERM - 1))
 	readable   unix.PollFd
 	limit      unix.Timespec
@@ -87,13 +83,13 @@ func call(number, a, b, c, d, e uintptr) (int64, unix.Errno) {
 //
 //go:nosplit
 //go:norace
-func (c *client) wait(ns int64, mask *uint64) {
+func (c *client) wait(ns int64, mask *uint64) (errno unix.Errno) {
 	readable = unix.PollFd{Fd: int32(c.conn), Events: unix.POLLIN}
 	limit = unix.Timespec{Sec: ns / 1e9, Nsec: ns % 1e9}
-	errno := unix.EINTR
-	for errno == unix.EINTR {
+	for errno = unix.EINTR; errno == unix.EINTR; {
 		_, errno = call(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&readable)), 1, uintptr(unsafe.Pointer(&limit)), uintptr(unsafe.Pointer(mask)), 8)
 	}
+	return errno
 }
 
 // receive waits for a request, and reports whether it is a good one. SIGTERM, which is blocked
@@ -102,10 +98,11 @@ func (c *client) wait(ns int64, mask *uint64) {
 //go:nosplit
 //go:norace
 func (c *client) receive() (ok bool) {
-	c.wait(c.timeout, &butSIGTERM)
+	if c.errno = c.wait(int64(sock.Timeout), &butSIGTERM); c.errno != 0 {
+		return false
+	}
 	size, errno := call(unix.SYS_RECVFROM, c.conn, uintptr(unsafe.Pointer(&c.request)), uintptr(len(c.request)), unix.MSG_DONTWAIT, 0)
-	if errno != 0 {
-		c.errno = errno // EAGAIN: the client was silent
+	if c.errno = errno; errno != 0 { // EAGAIN: the client was silent
 		return false
 	}
 	c.size = size
@@ -118,8 +115,8 @@ func (c *client) receive() (ok bool) {
 //go:nosplit
 //go:norace
 func (c *client) reply() (ok bool) {
-	if !c.quiet {
-		logRequest(c.count)
+	if !echo.Quiet {
+		c.logErr = logRequest(c.count)
 	}
 	for c.sent < c.count {
 		size := min(c.count-c.sent, echo.ChunkSize)
@@ -132,7 +129,7 @@ func (c *client) reply() (ok bool) {
 		case errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR: // EINTR: after SIGCONT
 			c.errno = errno
 			return false
-		case c.idle() >= c.timeout:
+		case c.idle() >= int64(sock.Timeout):
 			return false
 		}
 	}
@@ -152,7 +149,7 @@ func (c *client) linger() (ok bool) {
 	}
 	c.active = 0
 	for {
-		c.wait(c.tick, &allSignals)
+		c.wait(tick, &allSignals)
 		n, errno := call(unix.SYS_RECVFROM, c.conn, uintptr(unsafe.Pointer(&chunk)), echo.ChunkSize, unix.MSG_DONTWAIT, 0)
 		idle := c.idle()
 		switch {
@@ -161,9 +158,9 @@ func (c *client) linger() (ok bool) {
 		case errno != 0 && errno != unix.EAGAIN:
 			c.errno = errno
 			return false
-		case c.unacked == 0 && idle >= min(1e9, c.timeout):
+		case c.unacked == 0 && idle >= min(1e9, int64(sock.Timeout)):
 			return true
-		case idle >= c.timeout:
+		case idle >= int64(sock.Timeout):
 			return false
 		}
 	}
@@ -219,7 +216,7 @@ const before, after = "Got request to send ", " bytes. Sending them all...\n"
 //
 //go:nosplit
 //go:norace
-func logRequest(count int64) {
+func logRequest(count int64) (errno unix.Errno) {
 	start := len(line) - len(after)
 	for i := range len(after) { // with the race detector, copy is a function that is not nosplit
 		line[start+i] = after[i]
@@ -233,5 +230,6 @@ func logRequest(count int64) {
 	for i := range len(before) {
 		line[start+i] = before[i]
 	}
-	call(unix.SYS_WRITE, 1, uintptr(unsafe.Pointer(&line[start])), uintptr(len(line)-start), 0, 0) // a request that cannot be logged is served all the same
+	_, errno = call(unix.SYS_WRITE, 1, uintptr(unsafe.Pointer(&line[start])), uintptr(len(line)-start), 0, 0)
+	return errno
 }

@@ -20,11 +20,11 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"csdesign/internal/echo"
 	"csdesign/internal/option"
 	"csdesign/internal/reexec"
 	"csdesign/internal/sock"
@@ -68,6 +68,9 @@ func reapChildren() {
 		c, ours := children[pid]
 		if !ours {
 			continue // a child of the shell that became this program by exec
+		}
+		if clients[c.slot].logErr != 0 {
+			echo.LogFailed(clients[c.slot].logErr)
 		}
 		if status.ExitStatus() == failed {
 			log.Printf("%v: %v", c.peer, clients[c.slot].err())
@@ -120,13 +123,13 @@ func handle(listener int, c *client) {
 	syscall.RawSyscall(unix.SYS_EXIT_GROUP, status, 0, 0)
 }
 
-func createChild(listener, conn int, c child, timeout time.Duration) error {
+func createChild(listener, conn int, c child) error {
 	lock.Lock()
 	defer lock.Unlock()
 	if ending {
 		return nil
 	}
-	clients[c.slot].start(conn, timeout, option.Quiet())
+	clients[c.slot].start(conn)
 	pid, errno := fork(listener, &clients[c.slot])
 	if errno != 0 {
 		return fmt.Errorf("fork: %w", errno)
@@ -136,8 +139,9 @@ func createChild(listener, conn int, c child, timeout time.Duration) error {
 	return nil
 }
 
-// cleanup ends all children and the program.
-func cleanup(listener int) {
+// cleanup ends all children and the program when the signal comes.
+func cleanup(listener int, stop <-chan os.Signal) {
+	<-stop
 	if err := sock.Shutdown(listener); err != nil {
 		log.Fatal(err)
 	}
@@ -153,8 +157,7 @@ func cleanup(listener int) {
 	os.Exit(0)
 }
 
-// serveForever returns only when something has gone wrong.
-func serveForever(addr netip.AddrPort, timeout time.Duration) error {
+func serveForever(addr netip.AddrPort) error {
 	mem, err := unix.Mmap(-1, 0, int(unsafe.Sizeof(*clients)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON)
 	if err != nil {
 		return fmt.Errorf("map shared memory: %w", err)
@@ -163,34 +166,33 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 	for slot := range maxChildren {
 		slots <- slot
 	}
-	listener, bound, err := sock.Listen(addr, timeout, sock.Blocking)
+	listener, port, err := sock.Listen(addr, sock.Blocking)
 	if err != nil {
 		return err
 	}
-	died, stop := reexec.Died(), sock.Stop(timeout)
+	tick = int64(sock.Tick())
+	died := reexec.ChildDied()
 	go func() {
 		for range died {
 			reapChildren()
 		}
 	}()
-	go func() {
-		<-stop
-		cleanup(listener)
-	}()
-	fmt.Printf("Listening on port %d ...\n", bound.Port())
+	go cleanup(listener, sock.StopSignal())
+	fmt.Printf("Listening on port %d ...\n", port)
 
 	for {
 		slot := <-slots
 		conn, peer, err := sock.Accept(listener)
-		if errors.Is(err, unix.EINVAL) {
-			select {} // the listener is shut down: cleanup ends the program
+		if errors.Is(err, sock.ErrShutdown) {
+			select {} // cleanup ends the program
 		}
 		if err != nil {
 			return err
 		}
-		c := child{slot, peer}
-		for err = createChild(listener, conn, c, timeout); sock.LimitReached(err); err = createChild(listener, conn, c, timeout) {
+		err = createChild(listener, conn, child{slot, peer})
+		for sock.LimitReached(err) {
 			sock.Pause(err)
+			err = createChild(listener, conn, child{slot, peer})
 		}
 		if err != nil {
 			return err
@@ -207,7 +209,7 @@ func main() {
 	// After a fork the kernel copies each page to which the parent writes. The fewer threads run
 	// goroutines, the fewer pages these are.
 	runtime.GOMAXPROCS(1)
-	host, port, timeout := option.Server()
+	addr := option.Server()
 	option.Parse()
-	log.Fatal(serveForever(netip.AddrPortFrom(*host, uint16(*port)), *timeout))
+	sock.Exit(serveForever(*addr))
 }

@@ -12,9 +12,6 @@ import (
 	"log"
 	"net/netip"
 	"os"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"csdesign/internal/echo"
 	"csdesign/internal/option"
@@ -22,52 +19,27 @@ import (
 	"csdesign/internal/sock"
 )
 
-// conns has the connection that is being served.
-var conns sock.Conns
-
-func handle(conn int, request []byte, timeout time.Duration) error {
-	conns.Add(conn)
-	defer conns.Close(conn)
-	n, err := unix.Read(conn, request)
-	for err == unix.EINTR { // a signal
-		n, err = unix.Read(conn, request)
-	}
-	if err != nil {
-		return echo.ReadError(err, timeout)
-	}
-	count, err := echo.ParseRequest(request[:n])
+func handle(conn int) error {
+	sock.Serve(conn)
+	defer sock.Close(conn)
+	count, err := echo.ReadRequest(conn)
 	if err != nil {
 		return err
 	}
-	option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
-	reply := echo.NewReply(conn, count, timeout)
-	for reply.Left() > 0 {
-		n, err := unix.Write(conn, reply.Chunk())
-		if err := reply.Sent(n, err); err != nil {
-			return err
-		}
-	}
-	return sock.Linger(conn, count, timeout)
+	echo.LogRequest(count)
+	return echo.SendReply(conn, count)
 }
 
 // childLoop is all that a child does.
-func childLoop(listener int, terminate <-chan os.Signal, timeout time.Duration) error {
+func childLoop(listener int, terminate <-chan os.Signal) error {
 	fmt.Printf("Child started with PID: %d\n", os.Getpid())
-	go func() {
-		<-terminate
-		conns.Shutdown(timeout) // finish the reply under way
-		os.Exit(0)
-	}()
-	request := make([]byte, echo.MaxRequest+1) // room for it, again and again
-	for yield := sock.Yielder(); ; yield() {   // lets the Go scheduler run now and then
+	go sock.Finish(terminate)
+	for yield := sock.Yielder(); ; yield() { // lets the Go scheduler run now and then
 		conn, peer, err := sock.Accept(listener)
-		if errors.Is(err, unix.EINVAL) {
-			return nil // the parent has shut down the listener
-		}
 		if err != nil {
-			return err
+			return err // sock.ErrShutdown, when the parent has shut down the listener
 		}
-		if err := handle(conn, request, timeout); err != nil {
+		if err := handle(conn); err != nil {
 			log.Printf("%v: %v", peer, err)
 		}
 	}
@@ -78,20 +50,19 @@ func createChild(index, listener int) (pid int, err error) {
 }
 
 // cleanup ends all children.
-func cleanup(listener int, children *reexec.Pool, timeout time.Duration) error {
+func cleanup(listener int, children *reexec.Pool) error {
 	err := sock.Shutdown(listener) // children that wait in accept return
-	children.Signal(unix.SIGTERM)  // a child that serves finishes its reply
-	children.Wait(timeout)
+	children.End()                 // a child that serves finishes its reply
 	return err
 }
 
-func serveForever(addr netip.AddrPort, childNum int, timeout time.Duration) error {
-	listener, bound, err := sock.Listen(addr, timeout, sock.Blocking)
+func serveForever(addr netip.AddrPort, childNum int) error {
+	listener, port, err := sock.Listen(addr, sock.Blocking)
 	if err != nil {
 		return err
 	}
-	stop := sock.Stop(timeout)
-	fmt.Printf("Listening on port %d ...\n", bound.Port())
+	stop := sock.StopSignal()
+	fmt.Printf("Listening on port %d ...\n", port)
 
 	children := reexec.NewPool(childNum, func(index int) (pid int, err error) {
 		return createChild(index, listener)
@@ -99,21 +70,16 @@ func serveForever(addr netip.AddrPort, childNum int, timeout time.Duration) erro
 	// The parent never calls accept. It waits until it is told to stop, and replaces
 	// children that die.
 	err = children.Supervise(stop)
-	return errors.Join(err, cleanup(listener, children, timeout))
+	return errors.Join(err, cleanup(listener, children))
 }
 
 func main() {
 	_, terminate, isChild := reexec.Child()
-	host, port, timeout := option.Server()
+	addr := option.Server()
 	childNum := option.Int("n", "child-num", 10, 1, 1024, "number of children")
 	option.Parse()
-	var err error
 	if isChild {
-		err = childLoop(reexec.FirstFile, terminate, *timeout)
-	} else {
-		err = serveForever(netip.AddrPortFrom(*host, uint16(*port)), *childNum, *timeout)
+		sock.Exit(childLoop(reexec.FirstFile, terminate))
 	}
-	if err != nil {
-		log.Fatal(err)
-	}
+	sock.Exit(serveForever(*addr, *childNum))
 }

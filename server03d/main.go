@@ -15,7 +15,6 @@ import (
 	"net/netip"
 	"os"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,32 +25,15 @@ import (
 	"csdesign/internal/stats"
 )
 
-// conns has the connection that is being served.
-var conns sock.Conns
-
-func handle(conn int, request []byte, timeout time.Duration) error {
-	conns.Add(conn)
-	defer conns.Close(conn)
-	n, err := unix.Read(conn, request)
-	for err == unix.EINTR { // a signal
-		n, err = unix.Read(conn, request)
-	}
-	if err != nil {
-		return echo.ReadError(err, timeout)
-	}
-	count, err := echo.ParseRequest(request[:n])
+func handle(conn int) error {
+	sock.Serve(conn)
+	defer sock.Close(conn)
+	count, err := echo.ReadRequest(conn)
 	if err != nil {
 		return err
 	}
-	option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
-	reply := echo.NewReply(conn, count, timeout)
-	for reply.Left() > 0 {
-		n, err := unix.Write(conn, reply.Chunk())
-		if err := reply.Sent(n, err); err != nil {
-			return err
-		}
-	}
-	return sock.Linger(conn, count, timeout)
+	echo.LogRequest(count)
+	return echo.SendReply(conn, count)
 }
 
 // watch makes an epoll that waits for the listener, which other children wait for, too.
@@ -71,43 +53,31 @@ func watch(listener int) (epoll int, err error) {
 func accept(epoll, listener int) (conn int, peer netip.AddrPort, err error) {
 	var events [1]unix.EpollEvent // there is only one descriptor to wait for
 	for {
-		if _, err := unix.EpollWait(epoll, events[:], -1); err != nil && err != unix.EINTR {
+		if _, err := unix.EpollWait(epoll, events[:], -1); err != nil && !sock.Retry(err) {
 			return -1, peer, fmt.Errorf("epoll_wait: %w", err)
 		}
 		conn, peer, err = sock.TryAccept(listener, sock.Blocking)
-		switch {
-		case err == unix.EAGAIN: // another child, which came back from its client, was faster
-		case sock.LimitReached(err):
-			sock.Pause(err)
-		default:
+		if err != unix.EAGAIN && !sock.Retry(err) { // EAGAIN: another child, which came back from its client, was faster
 			return conn, peer, err
 		}
 	}
 }
 
 // childLoop is all that a child does.
-func childLoop(listener int, counter *atomic.Int64, terminate <-chan os.Signal, timeout time.Duration) error {
+func childLoop(listener int, counter *atomic.Int64, terminate <-chan os.Signal) error {
 	fmt.Printf("Child started with PID: %d\n", os.Getpid())
-	go func() {
-		<-terminate
-		conns.Shutdown(timeout) // finish the reply under way
-		os.Exit(0)
-	}()
+	go sock.Finish(terminate)
 	epoll, err := watch(listener)
 	if err != nil {
 		return err
 	}
-	request := make([]byte, echo.MaxRequest+1) // room for it, again and again
-	for yield := sock.Yielder(); ; yield() {   // lets the Go scheduler run now and then
+	for yield := sock.Yielder(); ; yield() { // lets the Go scheduler run now and then
 		conn, peer, err := accept(epoll, listener)
-		if errors.Is(err, unix.EINVAL) {
-			return nil // the parent has shut down the listener
-		}
 		if err != nil {
-			return err
+			return err // sock.ErrShutdown, when the parent has shut down the listener
 		}
 		incCounter(counter)
-		if err := handle(conn, request, timeout); err != nil {
+		if err := handle(conn); err != nil {
 			log.Printf("%v: %v", peer, err)
 		}
 	}
@@ -118,10 +88,9 @@ func createChild(index, listener, array int) (pid int, err error) {
 }
 
 // exitHandler ends all children.
-func exitHandler(listener int, children *reexec.Pool, timeout time.Duration) error {
+func exitHandler(listener int, children *reexec.Pool) error {
 	err := sock.Shutdown(listener) // children that wait in accept return
-	children.Signal(unix.SIGTERM)  // a child that serves finishes its reply
-	children.Wait(timeout)
+	children.End()                 // a child that serves finishes its reply
 	return err
 }
 
@@ -135,54 +104,42 @@ func createArray(childNum int) (array int, counters []atomic.Int64, err error) {
 // another child goes on with its counter.
 func incCounter(counter *atomic.Int64) { counter.Add(1) }
 
-func printStats(counters []atomic.Int64, children *reexec.Pool) {
-	counts := stats.Load(counters)
-	switches := children.Switches()
-	fmt.Println()
-	for index, count := range counts {
-		fmt.Printf("child %-2d: %d times, %d switches\n", index, count, switches[index])
-	}
-	fmt.Printf("\n%s", stats.Summary("child", counts, switches))
+func printStats(counters []atomic.Int64, children *reexec.Pool) error {
+	return stats.PrintEach("child", counters, children.Switches())
 }
 
-func serveForever(addr netip.AddrPort, childNum int, timeout time.Duration) error {
-	listener, bound, err := sock.Listen(addr, timeout, sock.Nonblocking)
-	if err != nil {
-		return err
-	}
-	stop := sock.Stop(timeout)
-	fmt.Printf("Listening on port %d ...\n", bound.Port())
-
+func serveForever(addr netip.AddrPort, childNum int) error {
 	array, counters, err := createArray(childNum)
 	if err != nil {
 		return err
 	}
+	listener, port, err := sock.Listen(addr, sock.Nonblocking)
+	if err != nil {
+		return err
+	}
+	stop := sock.StopSignal()
+	fmt.Printf("Listening on port %d ...\n", port)
+
 	children := reexec.NewPool(childNum, func(index int) (pid int, err error) {
 		return createChild(index, listener, array)
 	})
 	// The parent never calls accept. It waits until it is told to stop, and replaces
 	// children that die.
 	err = children.Supervise(stop)
-	err = errors.Join(err, exitHandler(listener, children, timeout))
-	printStats(counters, children)
-	return err
+	return errors.Join(err, exitHandler(listener, children), printStats(counters, children))
 }
 
 func main() {
 	index, terminate, isChild := reexec.Child()
-	host, port, timeout := option.Server()
+	addr := option.Server()
 	childNum := option.Int("n", "child-num", 10, 1, 1024, "number of children")
 	option.Parse()
-	var err error
 	if isChild {
-		var counters []atomic.Int64
-		if counters, err = reexec.MapShared(reexec.FirstFile+1, *childNum); err == nil {
-			err = childLoop(reexec.FirstFile, &counters[index], terminate, *timeout)
+		counters, err := reexec.MapShared(reexec.FirstFile+1, *childNum)
+		if err == nil {
+			err = childLoop(reexec.FirstFile, &counters[index], terminate)
 		}
-	} else {
-		err = serveForever(netip.AddrPortFrom(*host, uint16(*port)), *childNum, *timeout)
+		sock.Exit(err)
 	}
-	if err != nil {
-		log.Fatal(err)
-	}
+	sock.Exit(serveForever(*addr, *childNum))
 }

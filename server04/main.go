@@ -16,7 +16,9 @@ import (
 	"log"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -42,6 +44,9 @@ func readFD(channel int) (fd int, peer netip.AddrPort, err error) {
 	var data, control [64]byte
 	// Unlike unix.Recvmsg this makes no garbage, so the child's heap does not grow.
 	n, controlSize, _, _, err := syscall.Recvmsg(channel, data[:], control[:], 0)
+	for sock.Retry(err) {
+		n, controlSize, _, _, err = syscall.Recvmsg(channel, data[:], control[:], 0)
+	}
 	if err != nil {
 		return -1, peer, fmt.Errorf("receive a descriptor: %w", err)
 	}
@@ -57,43 +62,21 @@ func readFD(channel int) (fd int, peer netip.AddrPort, err error) {
 	return int(binary.NativeEndian.Uint32(rights)), peer, err
 }
 
-// conns has the connection that is being served.
-var conns sock.Conns
-
-func handle(conn int, request []byte, timeout time.Duration) error {
-	conns.Add(conn)
-	defer conns.Close(conn)
-	n, err := unix.Read(conn, request)
-	for err == unix.EINTR { // a signal
-		n, err = unix.Read(conn, request)
-	}
-	if err != nil {
-		return echo.ReadError(err, timeout)
-	}
-	count, err := echo.ParseRequest(request[:n])
+func handle(conn int) error {
+	sock.Serve(conn)
+	defer sock.Close(conn)
+	count, err := echo.ReadRequest(conn)
 	if err != nil {
 		return err
 	}
-	option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
-	reply := echo.NewReply(conn, count, timeout)
-	for reply.Left() > 0 {
-		n, err := unix.Write(conn, reply.Chunk())
-		if err := reply.Sent(n, err); err != nil {
-			return err
-		}
-	}
-	return sock.Linger(conn, count, timeout)
+	echo.LogRequest(count)
+	return echo.SendReply(conn, count)
 }
 
 // childLoop is all that a child does.
-func childLoop(channel int, terminate <-chan os.Signal, timeout time.Duration) error {
-	go func() {
-		<-terminate
-		conns.Shutdown(timeout) // finish the reply under way
-		os.Exit(0)
-	}()
-	request := make([]byte, echo.MaxRequest+1) // room for it, again and again
-	for yield := sock.Yielder(); ; yield() {   // lets the Go scheduler run now and then
+func childLoop(channel int, terminate <-chan os.Signal) error {
+	go sock.Finish(terminate)
+	for yield := sock.Yielder(); ; yield() { // lets the Go scheduler run now and then
 		if _, err := unix.Write(channel, []byte{0}); err != nil {
 			return fmt.Errorf("tell the parent that the child is free: %w", err)
 		}
@@ -104,7 +87,7 @@ func childLoop(channel int, terminate <-chan os.Signal, timeout time.Duration) e
 		if err != nil {
 			return err
 		}
-		if err := handle(conn, request, timeout); err != nil {
+		if err := handle(conn); err != nil {
 			log.Printf("%v: %v", peer, err)
 		}
 	}
@@ -121,8 +104,9 @@ type child struct {
 func (c *child) hear() {
 	var data [1]byte
 	n, err := unix.Read(c.channel, data[:])
-	c.free = n == 1 && err == nil
-	if !c.free {
+	if n == 1 {
+		c.free = true
+	} else if err != unix.EINTR {
 		c.hangUp()
 	}
 }
@@ -135,9 +119,7 @@ func (c *child) hangUp() {
 type server struct {
 	listener int
 	children []child
-	counts   []int64        // connections passed to each child, and to those that had its place before it
-	conn     int            // a connection that has to wait for a child, or -1
-	peer     netip.AddrPort // its client
+	counters []atomic.Int64 // of connections passed to each child, and to those that had its place before it
 }
 
 func (s *server) createChild(index int) (pid int, err error) {
@@ -167,31 +149,40 @@ func (s *server) freeChild() int {
 	return slices.IndexFunc(s.children, func(c child) bool { return c.free })
 }
 
+// passClient passes a connection to a child that is free.
+func (s *server) passClient(conn int, peer netip.AddrPort) error {
+	defer unix.Close(conn) // the child has its own copy
+	for index := s.freeChild(); index >= 0; index = s.freeChild() {
+		c := &s.children[index]
+		err := writeFD(c.channel, conn, peer)
+		switch {
+		case err == nil:
+			c.free = false
+			s.counters[index].Add(1)
+			return nil
+		case err == unix.EPIPE:
+			c.hangUp() // the child has just died: another one gets the connection
+		case !sock.Retry(err):
+			return fmt.Errorf("send a descriptor: %w", err)
+		}
+	}
+	log.Printf("%v: no child is left", peer)
+	return nil
+}
+
 // acceptClients accepts clients, and passes each to a child, as long as a child is free.
 func (s *server) acceptClients() error {
-	for index := s.freeChild(); index >= 0; index = s.freeChild() {
-		if s.conn < 0 {
-			conn, peer, err := sock.TryAccept(s.listener, sock.Blocking)
-			if errors.Is(err, unix.EAGAIN) {
-				return nil // no more
-			}
-			if sock.LimitReached(err) {
-				sock.Pause(err)
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			s.conn, s.peer = conn, peer
+	for s.freeChild() >= 0 {
+		conn, peer, err := sock.TryAccept(s.listener, sock.Blocking)
+		if err == unix.EAGAIN || sock.Retry(err) {
+			return nil // no client waits, or there was no descriptor
 		}
-		c := &s.children[index]
-		if err := writeFD(c.channel, s.conn, s.peer); err != nil {
-			c.hangUp() // the child has just died (EPIPE), so another one gets the connection
-			continue
+		if err != nil {
+			return err
 		}
-		unix.Close(s.conn) // the child has its own copy
-		s.conn, c.free = -1, false
-		s.counts[index]++
+		if err := s.passClient(conn, peer); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -206,34 +197,21 @@ func (s *server) wait(stop, died int, limit time.Duration) (readable unix.FdSet,
 			readable.Set(c.channel)
 		}
 	}
-	if s.conn < 0 && s.freeChild() >= 0 {
+	if s.freeChild() >= 0 {
 		readable.Set(s.listener)
 	}
 	timeval := unix.NsecToTimeval(limit.Nanoseconds())
-	_, err = unix.Select(unix.FD_SETSIZE, &readable, nil, nil, &timeval)
-	if err == unix.EINTR {
-		return unix.FdSet{}, nil
-	}
-	if err != nil {
-		return readable, fmt.Errorf("select: %w", err)
+	if _, err := unix.Select(unix.FD_SETSIZE, &readable, nil, nil, &timeval); err != nil {
+		return unix.FdSet{}, fmt.Errorf("select: %w", err)
 	}
 	return readable, nil
 }
 
 // cleanup ends all children.
-func (s *server) cleanup(children *reexec.Pool, timeout time.Duration) error {
+func (s *server) cleanup(pool *reexec.Pool) error {
 	err := sock.Shutdown(s.listener)
-	children.Signal(unix.SIGTERM) // a child that serves finishes its reply
-	children.Wait(timeout)
+	pool.End() // a child that serves finishes its reply
 	return err
-}
-
-func (s *server) printStats() {
-	fmt.Println()
-	for index, count := range s.counts {
-		fmt.Printf("child %-2d: %d times\n", index, count)
-	}
-	fmt.Printf("\n%s", stats.Summary("child", s.counts, nil))
 }
 
 // serve returns nil when it has been told to stop.
@@ -244,7 +222,7 @@ func (s *server) serve(pool *reexec.Pool, stop, died int) error {
 			return err
 		}
 		readable, err := s.wait(stop, died, limit)
-		if err != nil {
+		if err != nil && !sock.Retry(err) {
 			return err
 		}
 		for index := range s.children {
@@ -262,7 +240,7 @@ func (s *server) serve(pool *reexec.Pool, stop, died int) error {
 				return err
 			}
 		}
-		if s.conn >= 0 || readable.IsSet(s.listener) {
+		if readable.IsSet(s.listener) {
 			if err := s.acceptClients(); err != nil {
 				return err
 			}
@@ -270,46 +248,42 @@ func (s *server) serve(pool *reexec.Pool, stop, died int) error {
 	}
 }
 
-func serveForever(addr netip.AddrPort, childNum int, timeout time.Duration) error {
+func serveForever(addr netip.AddrPort, childNum int) error {
 	if err := sock.LimitDescriptors(); err != nil {
 		return err
 	}
 	// The listener is non-blocking, because a client may have gone between select and accept.
-	listener, bound, err := sock.Listen(addr, timeout, sock.Nonblocking)
+	listener, port, err := sock.Listen(addr, sock.Nonblocking)
 	if err != nil {
 		return err
 	}
-	stop, err := sock.SignalPipe(sock.Stop(timeout))
+	stop, err := sock.SignalPipe(sock.StopSignal())
 	if err != nil {
 		return err
 	}
-	died, err := sock.SignalPipe(reexec.Died())
+	died, err := sock.SignalPipe(reexec.ChildDied())
 	if err != nil {
 		return err
 	}
-	fmt.Printf("Listening on port %d ...\n", bound.Port())
+	// The parent makes a little garbage with every connection, and keeps nothing. Collect it at
+	// 400 KB, not at 4 MB.
+	debug.SetGCPercent(10)
+	fmt.Printf("Listening on port %d ...\n", port)
 
 	children := slices.Repeat([]child{{channel: -1}}, childNum)
-	s := &server{listener: listener, children: children, counts: make([]int64, childNum), conn: -1}
+	s := &server{listener: listener, children: children, counters: make([]atomic.Int64, childNum)}
 	pool := reexec.NewPool(childNum, s.createChild)
 	err = s.serve(pool, stop, died)
-	err = errors.Join(err, s.cleanup(pool, timeout))
-	s.printStats()
-	return err
+	return errors.Join(err, s.cleanup(pool), stats.Print("child", s.counters, nil))
 }
 
 func main() {
 	_, terminate, isChild := reexec.Child()
-	host, port, timeout := option.Server()
+	addr := option.Server()
 	childNum := option.Int("n", "child-num", 10, 1, 1000, "number of children; select watches a descriptor for each")
 	option.Parse()
-	var err error
 	if isChild {
-		err = childLoop(reexec.FirstFile, terminate, *timeout)
-	} else {
-		err = serveForever(netip.AddrPortFrom(*host, uint16(*port)), *childNum, *timeout)
+		sock.Exit(childLoop(reexec.FirstFile, terminate))
 	}
-	if err != nil {
-		log.Fatal(err)
-	}
+	sock.Exit(serveForever(*addr, *childNum))
 }

@@ -8,15 +8,11 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"log"
 	"net/netip"
 	"os"
 	"runtime"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"csdesign/internal/echo"
 	"csdesign/internal/option"
@@ -27,82 +23,56 @@ import (
 // clients wait in the backlog.
 var slots = make(chan struct{}, 512)
 
-// conns has the connections that are being served.
-var conns sock.Conns
-
-func handle(conn int, request []byte, timeout time.Duration) error {
-	conns.Add(conn)
-	defer conns.Close(conn)
-	n, err := unix.Read(conn, request)
-	for err == unix.EINTR { // a signal
-		n, err = unix.Read(conn, request)
-	}
-	if err != nil {
-		return echo.ReadError(err, timeout)
-	}
-	count, err := echo.ParseRequest(request[:n])
+func handle(conn int) error {
+	sock.Serve(conn)
+	defer sock.Close(conn)
+	count, err := echo.ReadRequest(conn)
 	if err != nil {
 		return err
 	}
-	option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
-	reply := echo.NewReply(conn, count, timeout)
-	for reply.Left() > 0 {
-		n, err := unix.Write(conn, reply.Chunk())
-		if err := reply.Sent(n, err); err != nil {
-			return err
-		}
-	}
-	return sock.Linger(conn, count, timeout)
+	echo.LogRequest(count)
+	return echo.SendReply(conn, count)
 }
 
 // thread is all that a thread does.
-func thread(conn int, peer netip.AddrPort, timeout time.Duration) {
+func thread(conn int, peer netip.AddrPort) {
 	runtime.LockOSThread()
-	if err := handle(conn, make([]byte, echo.MaxRequest+1), timeout); err != nil {
+	if err := handle(conn); err != nil {
 		log.Printf("%v: %v", peer, err)
 	}
 	<-slots
 }
 
-// cleanup ends the program.
-func cleanup(listener int, timeout time.Duration) {
-	if err := sock.Shutdown(listener); err != nil {
+// cleanup begins the end of the server when the signal comes.
+func cleanup(listener int, stop <-chan os.Signal) {
+	<-stop
+	if err := sock.Shutdown(listener); err != nil { // accept returns
 		log.Fatal(err)
 	}
-	conns.Shutdown(timeout) // finish the replies under way
-	os.Exit(0)
 }
 
-// serveForever returns only when something has gone wrong.
-func serveForever(addr netip.AddrPort, timeout time.Duration) error {
-	listener, bound, err := sock.Listen(addr, timeout, sock.Blocking)
+func serveForever(addr netip.AddrPort) error {
+	listener, port, err := sock.Listen(addr, sock.Blocking)
 	if err != nil {
 		return err
 	}
 	// A thread that blocks keeps its processor for a while, so there have to be others.
 	runtime.GOMAXPROCS(4 * runtime.NumCPU())
-	stop := sock.Stop(timeout)
-	go func() {
-		<-stop
-		cleanup(listener, timeout)
-	}()
-	fmt.Printf("Listening on port %d ...\n", bound.Port())
+	go cleanup(listener, sock.StopSignal())
+	fmt.Printf("Listening on port %d ...\n", port)
 
 	for {
 		slots <- struct{}{}
 		conn, peer, err := sock.Accept(listener)
-		if errors.Is(err, unix.EINVAL) {
-			select {} // the listener is shut down: cleanup ends the program
-		}
 		if err != nil {
-			return err
+			return err // sock.ErrShutdown, at the end
 		}
-		go thread(conn, peer, timeout)
+		go thread(conn, peer)
 	}
 }
 
 func main() {
-	host, port, timeout := option.Server()
+	addr := option.Server()
 	option.Parse()
-	log.Fatal(serveForever(netip.AddrPortFrom(*host, uint16(*port)), *timeout))
+	sock.Exit(serveForever(*addr))
 }

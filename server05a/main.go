@@ -14,7 +14,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"time"
 
 	"csdesign/internal/echo"
@@ -22,82 +21,61 @@ import (
 	"csdesign/internal/sock"
 )
 
-// conns has the connections that are being served.
-var conns sock.Conns
-
-// requests has room for requests. A goroutine gets it for as long as it serves.
-var requests = sync.Pool{New: func() any { return new([echo.MaxRequest + 1]byte) }}
-
-func handle(conn *net.TCPConn, timeout time.Duration) error {
+func handle(conn *net.TCPConn) error {
 	defer conn.Close()
 	fd, err := descriptor(conn)
 	if err != nil {
 		return err
 	}
-	conns.Add(fd)
-	defer conns.Remove(fd)
-	// Deadlines are the only timeouts of package net.
-	conn.SetReadDeadline(time.Now().Add(timeout))
-	request := requests.Get().(*[echo.MaxRequest + 1]byte)
-	defer requests.Put(request)
-	n, err := conn.Read(request[:])
-	if err = cause(err); err != nil {
-		return echo.ReadError(err, timeout)
-	}
-	count, err := echo.ParseRequest(request[:n])
+	sock.Serve(fd)
+	defer sock.Done(fd)
+	count, err := readRequest(conn)
 	if err != nil {
 		return err
 	}
-	option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
-	reply := echo.NewReply(fd, count, timeout)
-	for reply.Left() > 0 {
-		conn.SetWriteDeadline(time.Now().Add(sock.Tick(timeout)))
+	echo.LogRequest(count)
+	for reply := echo.NewReply(fd, count); reply.Left() > 0; {
+		conn.SetWriteDeadline(time.Now().Add(sock.Tick())) // deadlines are the only timeouts of package net
 		n, err := conn.Write(reply.Chunk())
 		if err := reply.Sent(n, cause(err)); err != nil {
 			return err
 		}
 	}
-	return sock.LingerWith(fd, count, timeout, func(p []byte) (n int, err error) {
-		conn.SetReadDeadline(time.Now().Add(sock.Tick(timeout)))
+	return sock.Linger(fd, count, func(_ int, p []byte) (n int, err error) {
+		conn.SetReadDeadline(time.Now().Add(sock.Tick()))
 		n, err = conn.Read(p)
 		return n, cause(err)
 	})
 }
 
-// cleanup ends the program.
-func cleanup(listener *net.TCPListener, timeout time.Duration) {
-	listener.Close()
-	conns.Shutdown(timeout) // finish the replies under way
-	os.Exit(0)
+// cleanup begins the end of the server when the signal comes.
+func cleanup(listener *net.TCPListener, stop <-chan os.Signal) {
+	<-stop
+	listener.Close() // accept returns
+	sock.StopServing()
 }
 
-// serveForever returns only when something has gone wrong.
-func serveForever(addr netip.AddrPort, timeout time.Duration) error {
-	listener, err := listen(addr)
+func serveForever(addr netip.AddrPort) error {
+	listener, port, err := listen(addr)
 	if err != nil {
 		return err
 	}
-	stop := sock.Stop(timeout)
-	go func() {
-		<-stop
-		cleanup(listener, timeout)
-	}()
-	fmt.Printf("Listening on port %d ...\n", listener.Addr().(*net.TCPAddr).Port)
+	go cleanup(listener, sock.StopSignal())
+	fmt.Printf("Listening on port %d ...\n", port)
 
 	for {
 		conn, err := listener.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
-			select {} // cleanup ends the program
+			return nil
 		}
-		if sock.LimitReached(err) {
-			sock.Pause(err)
+		if sock.Retry(err) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
 		go func() {
-			if err := handle(conn, timeout); err != nil {
+			if err := handle(conn); err != nil {
 				log.Printf("%v: %v", conn.RemoteAddr(), err)
 			}
 		}()
@@ -105,7 +83,7 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 }
 
 func main() {
-	host, port, timeout := option.Server()
+	addr := option.Server()
 	option.Parse()
-	log.Fatal(serveForever(netip.AddrPortFrom(*host, uint16(*port)), *timeout))
+	sock.Exit(serveForever(*addr))
 }

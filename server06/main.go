@@ -8,9 +8,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"log"
 	"net/netip"
 	"time"
 
@@ -22,7 +20,7 @@ import (
 )
 
 type server struct {
-	clients *echo.Clients
+	clients echo.Table
 	entries []unix.PollFd // by descriptor
 	ready   []int         // room for what wait returns
 	buf     [echo.MaxRequest + 1]byte
@@ -35,9 +33,9 @@ func (s *server) watch(fd int, interest echo.Interest) {
 	}
 	s.entries[fd] = unix.PollFd{Fd: int32(fd)}
 	switch interest {
-	case echo.Read:
+	case echo.WantRead:
 		s.entries[fd].Events = unix.POLLIN
-	case echo.Write:
+	case echo.WantWrite:
 		s.entries[fd].Events = unix.POLLOUT
 	default:
 		s.entries[fd].Fd = -1
@@ -50,9 +48,6 @@ func (s *server) watch(fd int, interest echo.Interest) {
 // wait waits until descriptors are ready, but not longer than limit, and returns them.
 func (s *server) wait(limit time.Duration) (ready []int, err error) {
 	n, err := unix.Poll(s.entries, int(limit.Milliseconds())+1)
-	if err == unix.EINTR {
-		return nil, nil
-	}
 	if err != nil {
 		return nil, fmt.Errorf("poll: %w", err)
 	}
@@ -70,19 +65,11 @@ func (s *server) wait(limit time.Duration) (ready []int, err error) {
 func (s *server) acceptClients(listener int) error {
 	for range 64 {
 		conn, peer, err := sock.TryAccept(listener, sock.Nonblocking)
-		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINVAL) {
-			return nil // there are no more, or the listener is shut down
-		}
-		if sock.LimitReached(err) {
-			log.Printf("%v: new clients wait", err)
-			s.clients.PauseAccept()
-			return nil
-		}
 		if err != nil {
-			return err
+			return s.clients.AcceptFailed(err) // nil if no more clients wait
 		}
 		s.clients.Add(conn, peer)
-		s.watch(conn, echo.Read)
+		s.watch(conn, echo.WantRead)
 	}
 	return nil
 }
@@ -91,16 +78,16 @@ func (s *server) acceptClients(listener int) error {
 // up to 128 KiB of a reply. The rest of a reply has to wait until the other clients had their
 // turn.
 func (s *server) handle(fd int) {
-	client := s.clients.Get(fd)
-	if client.Interest() == echo.Read {
+	client := s.clients.Client(fd)
+	if client.Interest() == echo.WantRead {
 		n, err := unix.Read(fd, s.buf[:])
 		client.Received(s.buf[:max(n, 0)], err)
 	}
-	if client.Interest() == echo.Write { // after a request, too: most replies fit into the socket at once
+	if client.Interest() == echo.WantWrite { // after a request, too: most replies fit into the socket at once
 		n, err := unix.Write(fd, client.Chunk())
 		client.Sent(n, err)
 	}
-	if client.Interest() == echo.None {
+	if client.Interest() == echo.WantNothing {
 		s.close(fd)
 		return
 	}
@@ -109,44 +96,41 @@ func (s *server) handle(fd int) {
 
 // close closes the connection of a client that has ended.
 func (s *server) close(fd int) {
-	if err := s.clients.Remove(fd); err != nil {
-		log.Print(err)
-	}
-	s.watch(fd, echo.None)
+	s.clients.Remove(fd)
+	s.watch(fd, echo.WantNothing)
 	unix.Close(fd)
 }
 
-func serveForever(addr netip.AddrPort, timeout time.Duration) error {
-	listener, bound, err := sock.Listen(addr, timeout, sock.Nonblocking)
+func serveForever(addr netip.AddrPort) error {
+	listener, port, err := sock.Listen(addr, sock.Nonblocking)
 	if err != nil {
 		return err
 	}
-	stop, err := sock.SignalPipe(sock.Stop(timeout))
+	stop, err := sock.SignalPipe(sock.StopSignal())
 	if err != nil {
 		return err
 	}
-	fmt.Printf("Listening on port %d ...\n", bound.Port())
+	fmt.Printf("Listening on port %d ...\n", port)
 
-	s := &server{clients: echo.NewClients(timeout, func(count int64) {
-		option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
-	})}
-	s.watch(stop, echo.Read)
+	s := &server{}
+	s.watch(stop, echo.WantRead)
 	for yield := sock.Yielder(); s.clients.Serving(); yield() { // lets the Go scheduler run now and then
 		expired, limit := s.clients.Expire()
 		for _, fd := range expired {
 			s.close(fd)
 		}
-		s.watch(listener, s.clients.Listener())
+		s.watch(listener, s.clients.ListenerInterest())
 		ready, err := s.wait(limit)
-		if err != nil {
+		if err != nil && !sock.Retry(err) {
 			return err
 		}
 		for _, fd := range ready {
+			err = nil
 			switch fd {
 			case listener:
 				err = s.acceptClients(listener)
 			case stop: // finish the replies under way
-				s.watch(stop, echo.None)
+				s.watch(stop, echo.WantNothing)
 				s.clients.Shutdown()
 				err = sock.Shutdown(listener)
 			default:
@@ -161,9 +145,7 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 }
 
 func main() {
-	host, port, timeout := option.Server()
+	addr := option.Server()
 	option.Parse()
-	if err := serveForever(netip.AddrPortFrom(*host, uint16(*port)), *timeout); err != nil {
-		log.Fatal(err)
-	}
+	sock.Exit(serveForever(*addr))
 }

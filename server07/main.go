@@ -12,7 +12,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"log"
 	"net/netip"
 	"time"
 
@@ -24,7 +23,7 @@ import (
 )
 
 type server struct {
-	clients   *echo.Clients
+	clients   echo.Table
 	epoll     int                  // the descriptor of the list
 	interests []echo.Interest      // by descriptor: what the list says of it
 	events    [256]unix.EpollEvent // room for what epoll_wait returns
@@ -34,21 +33,21 @@ type server struct {
 // watch sets what a descriptor waits for.
 func (s *server) watch(fd int, interest echo.Interest) error {
 	for len(s.interests) <= fd {
-		s.interests = append(s.interests, echo.None)
+		s.interests = append(s.interests, echo.WantNothing)
 	}
 	before := s.interests[fd]
 	if interest == before {
 		return nil // as in most cases, and without a system call
 	}
 	op := unix.EPOLL_CTL_MOD
-	switch echo.None {
+	switch echo.WantNothing {
 	case before:
 		op = unix.EPOLL_CTL_ADD
 	case interest:
 		op = unix.EPOLL_CTL_DEL
 	}
 	event := unix.EpollEvent{Fd: int32(fd), Events: unix.EPOLLIN}
-	if interest == echo.Write {
+	if interest == echo.WantWrite {
 		event.Events = unix.EPOLLOUT
 	}
 	if err := unix.EpollCtl(s.epoll, op, fd, &event); err != nil {
@@ -59,11 +58,11 @@ func (s *server) watch(fd int, interest echo.Interest) error {
 }
 
 // wait waits until descriptors are ready, but not longer than limit.
-func (s *server) wait(limit time.Duration) (ready []unix.EpollEvent, err error) {
-	n, err := unix.EpollWait(s.epoll, s.events[:], int(limit.Milliseconds())+1)
-	if err == unix.EINTR {
-		return nil, nil
+func (s *server) wait(listener int, limit time.Duration) (ready []unix.EpollEvent, err error) {
+	if err := s.watch(listener, s.clients.ListenerInterest()); err != nil {
+		return nil, err
 	}
+	n, err := unix.EpollWait(s.epoll, s.events[:], int(limit.Milliseconds())+1)
 	if err != nil {
 		return nil, fmt.Errorf("epoll_wait: %w", err)
 	}
@@ -75,22 +74,11 @@ func (s *server) wait(limit time.Duration) (ready []unix.EpollEvent, err error) 
 func (s *server) acceptClients(listener int) error {
 	for range 64 {
 		conn, peer, err := sock.TryAccept(listener, sock.Nonblocking)
-		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINVAL) {
-			return nil // there are no more, or the listener is shut down
-		}
-		if sock.LimitReached(err) {
-			log.Printf("%v: new clients wait", err)
-			s.clients.PauseAccept()
-			return nil
-		}
 		if err != nil {
-			return err
+			return s.clients.AcceptFailed(err) // nil if no more clients wait
 		}
 		s.clients.Add(conn, peer)
-		if err := s.watch(conn, echo.Read); err != nil { // the user has too many watches (max_user_watches)
-			log.Printf("%v: %v", peer, err)
-			s.close(conn)
-		}
+		s.update(conn)
 	}
 	return nil
 }
@@ -98,35 +86,36 @@ func (s *server) acceptClients(listener int) error {
 // handle makes the call for which a client's socket is ready: it receives a request, or sends
 // up to 128 KiB of a reply. The rest of a reply has to wait until the other clients had their
 // turn.
-func (s *server) handle(fd int) error {
-	client := s.clients.Get(fd)
-	if client.Interest() == echo.Read {
+func (s *server) handle(fd int) {
+	client := s.clients.Client(fd)
+	if client.Interest() == echo.WantRead {
 		n, err := unix.Read(fd, s.buf[:])
 		client.Received(s.buf[:max(n, 0)], err)
 	}
-	if client.Interest() == echo.Write { // after a request, too: most replies fit into the socket at once
+	if client.Interest() == echo.WantWrite { // after a request, too: most replies fit into the socket at once
 		n, err := unix.Write(fd, client.Chunk())
 		client.Sent(n, err)
 	}
-	if client.Interest() == echo.None {
-		s.close(fd)
-		return nil
-	}
-	return s.watch(fd, client.Interest())
+	s.update(fd)
 }
 
-// close closes the connection of a client that has ended. It leaves the list of the epoll by that,
-// because there is no other descriptor for it (epoll(7), "Questions and answers").
-func (s *server) close(fd int) {
-	if err := s.clients.Remove(fd); err != nil {
-		log.Print(err)
+// update sets what a client waits for. If it has ended, update closes its connection.
+func (s *server) update(fd int) {
+	client := s.clients.Client(fd)
+	if client.Interest() != echo.WantNothing {
+		err := s.watch(fd, client.Interest())
+		if err == nil {
+			return
+		}
+		client.End(err) // for example, the user has too many watches (max_user_watches)
 	}
-	unix.Close(fd)
-	s.interests[fd] = echo.None
+	s.clients.Remove(fd)
+	unix.Close(fd) // it leaves the list of the epoll, as no other descriptor refers to the socket
+	s.interests[fd] = echo.WantNothing
 }
 
-func serveForever(addr netip.AddrPort, timeout time.Duration) error {
-	listener, bound, err := sock.Listen(addr, timeout, sock.Nonblocking)
+func serveForever(addr netip.AddrPort) error {
+	listener, port, err := sock.Listen(addr, sock.Nonblocking)
 	if err != nil {
 		return err
 	}
@@ -134,39 +123,35 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("create the epoll: %w", err)
 	}
-	stop, err := sock.SignalPipe(sock.Stop(timeout))
+	stop, err := sock.SignalPipe(sock.StopSignal())
 	if err != nil {
 		return err
 	}
-	fmt.Printf("Listening on port %d ...\n", bound.Port())
+	fmt.Printf("Listening on port %d ...\n", port)
 
-	s := &server{epoll: epoll, clients: echo.NewClients(timeout, func(count int64) {
-		option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
-	})}
-	if err := s.watch(stop, echo.Read); err != nil {
+	s := &server{epoll: epoll}
+	if err := s.watch(stop, echo.WantRead); err != nil {
 		return err
 	}
 	for yield := sock.Yielder(); s.clients.Serving(); yield() { // lets the Go scheduler run now and then
 		expired, limit := s.clients.Expire()
 		for _, fd := range expired {
-			s.close(fd)
+			s.update(fd)
 		}
-		if err := s.watch(listener, s.clients.Listener()); err != nil {
-			return err
-		}
-		ready, err := s.wait(limit)
-		if err != nil {
+		ready, err := s.wait(listener, limit)
+		if err != nil && !sock.Retry(err) {
 			return err
 		}
 		for _, event := range ready {
+			err = nil
 			switch fd := int(event.Fd); fd {
 			case listener:
 				err = s.acceptClients(listener)
 			case stop: // finish the replies under way
 				s.clients.Shutdown()
-				err = errors.Join(s.watch(stop, echo.None), sock.Shutdown(listener))
+				err = errors.Join(s.watch(stop, echo.WantNothing), sock.Shutdown(listener))
 			default:
-				err = s.handle(fd)
+				s.handle(fd)
 			}
 			if err != nil {
 				return err
@@ -177,9 +162,7 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 }
 
 func main() {
-	host, port, timeout := option.Server()
+	addr := option.Server()
 	option.Parse()
-	if err := serveForever(netip.AddrPortFrom(*host, uint16(*port)), *timeout); err != nil {
-		log.Fatal(err)
-	}
+	sock.Exit(serveForever(*addr))
 }

@@ -9,16 +9,13 @@
 package main
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"log"
 	"net/netip"
 	"os"
 	"runtime"
 	"sync/atomic"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"csdesign/internal/echo"
 	"csdesign/internal/option"
@@ -32,103 +29,71 @@ type client struct {
 	peer netip.AddrPort
 }
 
-// conns has the connections that are being served.
-var conns sock.Conns
-
-func handle(conn int, request []byte, timeout time.Duration) error {
-	conns.Add(conn)
-	defer conns.Close(conn)
-	n, err := unix.Read(conn, request)
-	for err == unix.EINTR { // a signal
-		n, err = unix.Read(conn, request)
-	}
-	if err != nil {
-		return echo.ReadError(err, timeout)
-	}
-	count, err := echo.ParseRequest(request[:n])
+func handle(conn int) error {
+	sock.Serve(conn)
+	defer sock.Close(conn)
+	count, err := echo.ReadRequest(conn)
 	if err != nil {
 		return err
 	}
-	option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
-	reply := echo.NewReply(conn, count, timeout)
-	for reply.Left() > 0 {
-		n, err := unix.Write(conn, reply.Chunk())
-		if err := reply.Sent(n, err); err != nil {
-			return err
-		}
-	}
-	return sock.Linger(conn, count, timeout)
+	echo.LogRequest(count)
+	return echo.SendReply(conn, count)
 }
 
 // threadLoop is all that a thread does.
-func threadLoop(queue <-chan client, counter *atomic.Int64, timeout time.Duration) {
+func threadLoop(queue <-chan client, counter *atomic.Int64) {
 	runtime.LockOSThread()
-	request := make([]byte, echo.MaxRequest+1) // room for it, again and again
 	for c := range queue {
 		incCounter(counter)
-		if err := handle(c.conn, request, timeout); err != nil {
+		if err := handle(c.conn); err != nil {
 			log.Printf("%v: %v", c.peer, err)
 		}
 	}
 }
 
-// incCounter is atomic because the counter may be printed while the thread writes it.
+// incCounter is atomic because main may read the counter while the thread writes it.
 func incCounter(counter *atomic.Int64) { counter.Add(1) }
 
-func printStats(counters []atomic.Int64) {
-	counts := stats.Load(counters)
-	fmt.Println()
-	for index, count := range counts {
-		fmt.Printf("thread %-2d: %d times\n", index, count)
-	}
-	fmt.Printf("\n%s", stats.Summary("thread", counts, nil))
-}
-
-// cleanup ends the program, after all replies under way are finished.
-func cleanup(listener int, counters []atomic.Int64, timeout time.Duration) {
-	if err := sock.Shutdown(listener); err != nil {
+// cleanup begins the end of the server when the signal comes.
+func cleanup(listener int, stop <-chan os.Signal) {
+	<-stop
+	if err := sock.Shutdown(listener); err != nil { // accept returns
 		log.Fatal(err)
 	}
-	conns.Shutdown(timeout)
-	printStats(counters)
-	os.Exit(0)
 }
 
-// serveForever returns only when something has gone wrong.
-func serveForever(addr netip.AddrPort, threadNum int, timeout time.Duration) error {
-	listener, bound, err := sock.Listen(addr, timeout, sock.Blocking)
-	if err != nil {
-		return err
-	}
-	// A thread that blocks keeps its processor, so there is one for each, up to 32.
-	runtime.GOMAXPROCS(min(threadNum+2, 32))
-	stop := sock.Stop(timeout)
-	fmt.Printf("Listening on port %d ...\n", bound.Port())
-
-	counters := make([]atomic.Int64, threadNum)
-	queue := make(chan client)
-	for index := range counters {
-		go threadLoop(queue, &counters[index], timeout)
-	}
-	go func() {
-		<-stop
-		cleanup(listener, counters, timeout)
-	}()
+func acceptClients(listener int, queue chan<- client) error {
 	for yield := sock.Yielder(); ; yield() { // lets the Go scheduler run now and then
 		conn, peer, err := sock.Accept(listener)
-		if errors.Is(err, unix.EINVAL) {
-			select {} // the listener is shut down: cleanup ends the program
-		}
 		if err != nil {
-			return err
+			return err // sock.ErrShutdown, at the end
 		}
 		queue <- client{conn, peer}
 	}
 }
 
+func serveForever(addr netip.AddrPort, threadNum int) error {
+	listener, port, err := sock.Listen(addr, sock.Blocking)
+	if err != nil {
+		return err
+	}
+	// A thread that blocks keeps its processor, so there is one for each, up to 32.
+	runtime.GOMAXPROCS(min(threadNum+2, 32))
+	go cleanup(listener, sock.StopSignal())
+	fmt.Printf("Listening on port %d ...\n", port)
+
+	counters, queue := make([]atomic.Int64, threadNum), make(chan client)
+	for index := range counters {
+		go threadLoop(queue, &counters[index])
+	}
+	err = acceptClients(listener, queue)
+	sock.Wait() // until the replies under way are finished
+	return cmp.Or(stats.Print("thread", counters, nil), err)
+}
+
 func main() {
-	host, port, timeout := option.Server()
+	addr := option.Server()
 	threadNum := option.Int("n", "child-num", 10, 1, 1024, "number of threads")
 	option.Parse()
-	log.Fatal(serveForever(netip.AddrPortFrom(*host, uint16(*port)), *threadNum, *timeout))
+	sock.Exit(serveForever(*addr, *threadNum))
 }

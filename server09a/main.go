@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log"
 	"net/netip"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -35,7 +36,7 @@ type client struct {
 
 // A loop serves many clients in one thread.
 type loop struct {
-	clients   *echo.Clients
+	clients   echo.Table
 	epoll     int                  // the descriptor of the list
 	interests []echo.Interest      // by descriptor: what the list says of it
 	events    [256]unix.EpollEvent // room for what epoll_wait returns
@@ -45,37 +46,35 @@ type loop struct {
 	buf       [echo.MaxRequest + 1]byte
 }
 
-func newLoop(counter *atomic.Int64, timeout time.Duration) (l *loop, err error) {
-	l = &loop{queue: make(chan client, 64), counter: counter, clients: echo.NewClients(timeout, func(count int64) {
-		option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
-	})}
+func newLoop(counter *atomic.Int64) (l *loop, err error) {
+	l = &loop{queue: make(chan client, 64), counter: counter}
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("create the epoll: %w", err)
 	}
 	if l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return nil, fmt.Errorf("create the eventfd: %w", err)
 	}
-	return l, l.watch(l.wake, echo.Read)
+	return l, l.watch(l.wake, echo.WantRead)
 }
 
 // watch sets what a descriptor waits for.
 func (l *loop) watch(fd int, interest echo.Interest) error {
 	for len(l.interests) <= fd {
-		l.interests = append(l.interests, echo.None)
+		l.interests = append(l.interests, echo.WantNothing)
 	}
 	before := l.interests[fd]
 	if interest == before {
 		return nil // as in most cases, and without a system call
 	}
 	op := unix.EPOLL_CTL_MOD
-	switch echo.None {
+	switch echo.WantNothing {
 	case before:
 		op = unix.EPOLL_CTL_ADD
 	case interest:
 		op = unix.EPOLL_CTL_DEL
 	}
 	event := unix.EpollEvent{Fd: int32(fd), Events: unix.EPOLLIN}
-	if interest == echo.Write {
+	if interest == echo.WantWrite {
 		event.Events = unix.EPOLLOUT
 	}
 	if err := unix.EpollCtl(l.epoll, op, fd, &event); err != nil {
@@ -88,9 +87,6 @@ func (l *loop) watch(fd int, interest echo.Interest) error {
 // wait waits until descriptors are ready, but not longer than limit.
 func (l *loop) wait(limit time.Duration) (ready []unix.EpollEvent, err error) {
 	n, err := unix.EpollWait(l.epoll, l.events[:], int(limit.Milliseconds())+1)
-	if err == unix.EINTR {
-		return nil, nil
-	}
 	if err != nil {
 		return nil, fmt.Errorf("epoll_wait: %w", err)
 	}
@@ -100,10 +96,11 @@ func (l *loop) wait(limit time.Duration) (ready []unix.EpollEvent, err error) {
 // awake makes epoll_wait of the loop return. The main thread calls it.
 func (l *loop) awake() error {
 	one := [8]byte{7: 1} // any number but 0, in the order of bytes of any processor
-	if _, err := unix.Write(l.wake, one[:]); err != nil {
-		return fmt.Errorf("wake a loop: %w", err)
+	_, err := unix.Write(l.wake, one[:])
+	for sock.Retry(err) {
+		_, err = unix.Write(l.wake, one[:])
 	}
-	return nil
+	return err
 }
 
 // takeClients takes the clients that the main thread has put into the queue.
@@ -116,14 +113,11 @@ func (l *loop) takeClients() error {
 		case c, open := <-l.queue:
 			if !open { // finish the replies under way
 				l.clients.Shutdown()
-				return l.watch(l.wake, echo.None)
+				return l.watch(l.wake, echo.WantNothing)
 			}
 			incCounter(l.counter)
 			l.clients.Add(c.conn, c.peer)
-			if err := l.watch(c.conn, echo.Read); err != nil { // the user has too many watches (max_user_watches)
-				log.Printf("%v: %v", c.peer, err)
-				l.close(c.conn)
-			}
+			l.update(c.conn)
 		default:
 			return nil
 		}
@@ -133,31 +127,32 @@ func (l *loop) takeClients() error {
 // handle makes the call for which a client's socket is ready: it receives a request, or sends
 // up to 128 KiB of a reply. The rest of a reply has to wait until the other clients had their
 // turn.
-func (l *loop) handle(fd int) error {
-	client := l.clients.Get(fd)
-	if client.Interest() == echo.Read {
+func (l *loop) handle(fd int) {
+	client := l.clients.Client(fd)
+	if client.Interest() == echo.WantRead {
 		n, err := unix.Read(fd, l.buf[:])
 		client.Received(l.buf[:max(n, 0)], err)
 	}
-	if client.Interest() == echo.Write { // after a request, too: most replies fit into the socket at once
+	if client.Interest() == echo.WantWrite { // after a request, too: most replies fit into the socket at once
 		n, err := unix.Write(fd, client.Chunk())
 		client.Sent(n, err)
 	}
-	if client.Interest() == echo.None {
-		l.close(fd)
-		return nil
-	}
-	return l.watch(fd, client.Interest())
+	l.update(fd)
 }
 
-// close closes the connection of a client that has ended. It leaves the list of the epoll by that,
-// because there is no other descriptor for it (epoll(7), "Questions and answers").
-func (l *loop) close(fd int) {
-	if err := l.clients.Remove(fd); err != nil {
-		log.Print(err)
+// update sets what a client waits for. If it has ended, update closes its connection.
+func (l *loop) update(fd int) {
+	client := l.clients.Client(fd)
+	if client.Interest() != echo.WantNothing {
+		err := l.watch(fd, client.Interest())
+		if err == nil {
+			return
+		}
+		client.End(err) // for example, the user has too many watches (max_user_watches)
 	}
-	unix.Close(fd)
-	l.interests[fd] = echo.None
+	l.clients.Remove(fd)
+	unix.Close(fd) // it leaves the list of the epoll, as no other descriptor refers to the socket
+	l.interests[fd] = echo.WantNothing
 }
 
 // threadLoop is all that a thread does.
@@ -166,19 +161,16 @@ func (l *loop) threadLoop() error {
 	for yield := sock.Yielder(); l.clients.Serving(); yield() { // lets the Go scheduler run now and then
 		expired, limit := l.clients.Expire()
 		for _, fd := range expired {
-			l.close(fd)
+			l.update(fd)
 		}
 		ready, err := l.wait(limit)
-		if err != nil {
+		if err != nil && !sock.Retry(err) {
 			return err
 		}
 		for _, event := range ready {
-			if fd := int(event.Fd); fd == l.wake {
-				err = l.takeClients()
-			} else {
-				err = l.handle(fd)
-			}
-			if err != nil {
+			if fd := int(event.Fd); fd != l.wake {
+				l.handle(fd)
+			} else if err := l.takeClients(); err != nil && !sock.Retry(err) {
 				return err
 			}
 		}
@@ -189,17 +181,16 @@ func (l *loop) threadLoop() error {
 // incCounter is atomic because the counter may be printed while the thread writes it.
 func incCounter(counter *atomic.Int64) { counter.Add(1) }
 
-func printStats(counters []atomic.Int64) {
-	counts := stats.Load(counters)
-	fmt.Println()
-	for index, count := range counts {
-		fmt.Printf("thread %-2d: %d times\n", index, count)
+// cleanup begins the end of the server when the signal comes.
+func cleanup(listener int, stop <-chan os.Signal) {
+	<-stop
+	if err := sock.Shutdown(listener); err != nil { // accept returns
+		log.Fatal(err)
 	}
-	fmt.Printf("\n%s", stats.Summary("thread", counts, nil))
 }
 
-// cleanup waits until the loops have finished the replies under way.
-func cleanup(loops []*loop, threads *sync.WaitGroup) error {
+// finish waits until the loops have finished the replies under way.
+func finish(loops []*loop, threads *sync.WaitGroup) error {
 	for _, l := range loops {
 		close(l.queue)
 		if err := l.awake(); err != nil {
@@ -210,21 +201,21 @@ func cleanup(loops []*loop, threads *sync.WaitGroup) error {
 	return nil
 }
 
-func serveForever(addr netip.AddrPort, threadNum int, timeout time.Duration) error {
-	listener, bound, err := sock.Listen(addr, timeout, sock.Blocking)
+func serveForever(addr netip.AddrPort, threadNum int) error {
+	listener, port, err := sock.Listen(addr, sock.Blocking)
 	if err != nil {
 		return err
 	}
 	// A thread that blocks keeps its processor, so there is one for each.
 	runtime.GOMAXPROCS(threadNum + 2)
-	stop := sock.Stop(timeout)
-	fmt.Printf("Listening on port %d ...\n", bound.Port())
+	stop := sock.StopSignal()
+	fmt.Printf("Listening on port %d ...\n", port)
 
 	counters := make([]atomic.Int64, threadNum)
 	var loops []*loop
 	var threads sync.WaitGroup
 	for index := range counters {
-		l, err := newLoop(&counters[index], timeout)
+		l, err := newLoop(&counters[index])
 		if err != nil {
 			return err
 		}
@@ -235,18 +226,14 @@ func serveForever(addr netip.AddrPort, threadNum int, timeout time.Duration) err
 			}
 		})
 	}
-	go func() {
-		<-stop
-		if err := sock.Shutdown(listener); err != nil {
-			log.Fatal(err)
-		}
-	}()
+	go cleanup(listener, stop)
 	for next := 0; ; next = (next + 1) % threadNum {
-		conn, peer, err := sock.AcceptNonblocking(listener)
-		if errors.Is(err, unix.EINVAL) { // the listener is shut down
-			err = cleanup(loops, &threads)
-			printStats(counters)
-			return err
+		conn, peer, err := sock.TryAccept(listener, sock.Nonblocking)
+		if errors.Is(err, unix.EAGAIN) || sock.Retry(err) {
+			continue // EAGAIN: the listener's SO_RCVTIMEO is over
+		}
+		if errors.Is(err, sock.ErrShutdown) {
+			return errors.Join(finish(loops, &threads), stats.Print("thread", counters, nil))
 		}
 		if err != nil {
 			return err
@@ -259,10 +246,8 @@ func serveForever(addr netip.AddrPort, threadNum int, timeout time.Duration) err
 }
 
 func main() {
-	host, port, timeout := option.Server()
+	addr := option.Server()
 	threadNum := option.Int("n", "child-num", runtime.NumCPU(), 1, 1024, "number of threads")
 	option.Parse()
-	if err := serveForever(netip.AddrPortFrom(*host, uint16(*port)), *threadNum, *timeout); err != nil {
-		log.Fatal(err)
-	}
+	sock.Exit(serveForever(*addr, *threadNum))
 }

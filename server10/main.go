@@ -11,10 +11,8 @@ package main
 
 import (
 	"fmt"
-	"log"
 	"net/netip"
 	"runtime"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -27,8 +25,8 @@ import (
 type server struct {
 	ring     *ring
 	listener int
-	clients  *echo.Clients
-	full     bool // at a resource limit, accept fails also when no client waits
+	clients  echo.Table
+	full     bool // accept has failed, and may fail again even if no client waits
 	polling  bool // for a client, while full
 	failed   error
 }
@@ -42,10 +40,10 @@ func (s *server) queue(id int, c call) {
 	}
 }
 
-// queueAccepts queues calls of accept, so that some are always under way. After a resource limit
-// it first polls the listener, because accept would fail at once.
+// queueAccepts queues calls of accept, so that some are always under way. After accept has failed,
+// at a resource limit for example, it first polls the listener: accept would fail again at once.
 func (s *server) queueAccepts() {
-	if s.clients.Listener() != echo.Read {
+	if s.clients.ListenerInterest() != echo.WantRead {
 		return
 	}
 	if s.full {
@@ -69,19 +67,17 @@ func (s *server) queueAccepts() {
 // queueNext queues the call for which a client waits: to receive a request, to send a part of
 // its reply, or to be closed.
 func (s *server) queueNext(conn int) {
-	client := s.clients.Get(conn)
+	client := s.clients.Client(conn)
 	c := call{fd: int32(conn)}
 	switch client.Interest() {
-	case echo.Read:
+	case echo.WantRead:
 		c.op, c.how = opRecv, selectBuffer
-	case echo.Write:
+	case echo.WantWrite:
 		chunk := client.Chunk()
 		c.addr, c.len = uint64(uintptr(unsafe.Pointer(&chunk[0]))), uint32(len(chunk))
 		c.op, c.flags = opSend, unix.MSG_WAITALL|unix.MSG_NOSIGNAL // one result, when all is sent
-	case echo.None:
-		if err := s.clients.Remove(conn); err != nil {
-			log.Print(err)
-		}
+	case echo.WantNothing:
+		s.clients.Remove(conn)
 		c.op = opClose
 	}
 	s.queue(conn, c)
@@ -90,14 +86,13 @@ func (s *server) queueNext(conn int) {
 // accepted handles the result of accept: a new client, or why there is none.
 func (s *server) accepted(a *acceptCall, r result) {
 	a.underWay = false
-	switch err := unix.Errno(-r.res); {
-	case r.res >= 0:
+	switch err := errorOf(r); {
+	case err == nil:
 		s.clients.Add(int(r.res), sock.Peer(&a.addr))
 		s.queueNext(int(r.res))
-	case sock.LimitReached(err) && !s.full:
-		log.Printf("accept: %v: new clients wait", err)
-		s.clients.PauseAccept()
-		s.full = true
+	case err == unix.ECONNABORTED || err == unix.EINTR: // a client that has gone, or a signal: try again
+	case s.clients.ListenerInterest() == echo.WantRead: // the first that fails, and not for the shutdown
+		s.failed, s.full = s.clients.AcceptFailed(fmt.Errorf("accept: %w", err)), true
 	}
 }
 
@@ -105,17 +100,17 @@ func (s *server) accepted(a *acceptCall, r result) {
 func (s *server) received(conn int, r result) {
 	if r.res > 0 {
 		data, id := s.ring.received(r)
-		s.clients.Get(conn).Received(data, nil)
+		s.clients.Client(conn).Received(data, nil)
 		s.ring.provide(id)
 	} else if r.res != -int32(unix.ENOBUFS) { // there was no buffer: try again
-		s.clients.Get(conn).Received(nil, errorOf(r))
+		s.clients.Client(conn).Received(nil, errorOf(r))
 	}
 	s.queueNext(conn)
 }
 
 // sent handles the result of a send.
 func (s *server) sent(conn int, r result) {
-	s.clients.Get(conn).Sent(int(r.res), errorOf(r))
+	s.clients.Client(conn).Sent(int(r.res), errorOf(r))
 	s.queueNext(conn)
 }
 
@@ -127,25 +122,23 @@ func errorOf(r result) error {
 	return nil
 }
 
-func serveForever(addr netip.AddrPort, timeout time.Duration) error {
+func serveForever(addr netip.AddrPort) error {
 	runtime.LockOSThread() // only the thread that makes the ring may use it (setupSingle)
 	ring, err := newRing(1024)
 	if err != nil {
 		return err
 	}
-	listener, bound, err := sock.Listen(addr, timeout, sock.Blocking)
+	listener, port, err := sock.Listen(addr, sock.Blocking)
 	if err != nil {
 		return err
 	}
-	stop, err := sock.SignalPipe(sock.Stop(timeout))
+	stop, err := sock.SignalPipe(sock.StopSignal())
 	if err != nil {
 		return err
 	}
-	fmt.Printf("Listening on port %d ...\n", bound.Port())
+	fmt.Printf("Listening on port %d ...\n", port)
 
-	s := &server{ring: ring, listener: listener, clients: echo.NewClients(timeout, func(count int64) {
-		option.LogRequest("Got request to send %d bytes. Sending them all...\n", count)
-	})}
+	s := &server{ring: ring, listener: listener}
 	s.queue(stop, call{op: opRead, fd: int32(stop), addr: uint64(uintptr(unsafe.Pointer(&ring.signal))), len: 1})
 	for yield := sock.Yielder(); s.clients.Serving() && s.failed == nil; yield() { // lets the Go scheduler run now and then
 		expired, limit := s.clients.Expire()
@@ -153,7 +146,7 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 			unix.Shutdown(conn, unix.SHUT_RDWR) // the call that is under way returns, and then it is closed
 		}
 		s.queueAccepts()
-		if err := ring.submit(limit); err != nil {
+		if err := ring.submit(limit); err != nil && !sock.Retry(err) {
 			return err
 		}
 		for r, ok := ring.next(); ok; r, ok = ring.next() {
@@ -178,9 +171,7 @@ func serveForever(addr netip.AddrPort, timeout time.Duration) error {
 }
 
 func main() {
-	host, port, timeout := option.Server()
+	addr := option.Server()
 	option.Parse()
-	if err := serveForever(netip.AddrPortFrom(*host, uint16(*port)), *timeout); err != nil {
-		log.Fatal(err)
-	}
+	sock.Exit(serveForever(*addr))
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"csdesign/internal/echo"
+	"csdesign/internal/sock"
 )
 
 // A ring is an io_uring(7): two queues in memory that the program shares with the kernel. The
@@ -205,7 +206,7 @@ func (r *ring) received(res result) (data []byte, id uint16) {
 func (r *ring) add(c call) error {
 	tail := r.callTail.Load()
 	if tail-r.callHead.Load() == uint32(len(r.calls)) {
-		if err := r.enter(0); err != nil {
+		if err := r.enter(0); err != nil && !sock.Retry(err) {
 			return err
 		}
 		if tail-r.callHead.Load() == uint32(len(r.calls)) {
@@ -229,7 +230,9 @@ func (r *ring) enter(least uintptr) error {
 	tail := r.callTail.Load()
 	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(tail-r.callHead.Load()), least,
 		enterGetEvents|enterExtArg, uintptr(unsafe.Pointer(&r.wait)), unsafe.Sizeof(r.wait))
-	if errno != 0 && errno != unix.ETIME && errno != unix.EINTR && errno != unix.EBUSY && errno != unix.EAGAIN {
+	// If there are results, they have to be taken before the next call: there may be no room for more
+	// (EBUSY).
+	if errno != 0 && errno != unix.ETIME && r.resultHead.Load() == r.resultTail.Load() {
 		return fmt.Errorf("io_uring_enter: %w", errno)
 	}
 	return nil

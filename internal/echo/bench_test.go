@@ -2,7 +2,6 @@ package echo
 
 import (
 	"testing"
-	"time"
 )
 
 func BenchmarkParseRequest(b *testing.B) {
@@ -17,7 +16,7 @@ func BenchmarkParseRequest(b *testing.B) {
 
 // BenchmarkReply is the generation of a reply, without sending it.
 func BenchmarkReply(b *testing.B) {
-	r := NewReply(-1, MaxReply, time.Hour)
+	r := NewReply(-1, MaxReply)
 	b.SetBytes(ChunkSize)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"csdesign/internal/sock"
 )
 
 func TestParseRequest(t *testing.T) {
@@ -81,7 +83,7 @@ func chunk(r *Reply, n int, err error) (size int, sentErr error) {
 }
 
 func TestReply(t *testing.T) {
-	r := NewReply(closed, ChunkSize+7, time.Hour)
+	r := NewReply(closed, ChunkSize+7)
 	for _, test := range []struct {
 		n    int
 		err  error
@@ -97,25 +99,34 @@ func TestReply(t *testing.T) {
 }
 
 func TestReplyErrors(t *testing.T) {
-	r := NewReply(closed, 10, time.Hour)
+	r := NewReply(closed, 10)
 	if _, err := chunk(&r, 4, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := chunk(&r, -1, unix.EPIPE); fmt.Sprint(err) != "send reply: 4 of 10 bytes sent: broken pipe" {
 		t.Error(err)
 	}
-	r = NewReply(closed, 10, 0)
+	withTimeout(t, 0)
+	r = NewReply(closed, 10)
 	if _, err := chunk(&r, -1, unix.EAGAIN); fmt.Sprint(err) != "send reply: 0 of 10 bytes taken: none for 0s" {
 		t.Error(err)
 	}
 }
 
+// withTimeout sets sock.Timeout for a test.
+func withTimeout(t *testing.T, timeout time.Duration) {
+	before := sock.Timeout
+	sock.Timeout = timeout
+	t.Cleanup(func() { sock.Timeout = before })
+}
+
 func TestReadError(t *testing.T) {
+	withTimeout(t, 2*time.Second)
 	for err, want := range map[error]string{
 		unix.EAGAIN:     "no request within 2s",
 		unix.ECONNRESET: "read request: connection reset by peer",
 	} {
-		if got := ReadError(err, 2*time.Second); got.Error() != want {
+		if got := ReadError(err); got.Error() != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
@@ -127,7 +138,7 @@ func TestReadError(t *testing.T) {
 func TestReplyIsRandom(t *testing.T) {
 	var replies [2][]byte
 	for i := range replies {
-		r := NewReply(closed, ChunkSize, time.Hour)
+		r := NewReply(closed, ChunkSize)
 		replies[i] = bytes.Clone(r.Chunk())
 		r.Sent(ChunkSize, nil)
 		seen := make(map[byte]bool)
@@ -143,24 +154,24 @@ func TestReplyIsRandom(t *testing.T) {
 	}
 }
 
-// A fixture is a table with one client, and the replies that have started.
+// A fixture is a table with one client.
 type fixture struct {
-	*Conn
-	clients *Clients
-	started []int64
+	*Client
+	table *Table
 }
 
-func newFixture(timeout time.Duration) *fixture {
-	f := &fixture{}
-	f.clients = NewClients(timeout, func(count int64) { f.started = append(f.started, count) })
-	f.clients.Add(closed, netip.MustParseAddrPort("192.0.2.7:5"))
-	f.Conn = f.clients.Get(closed)
+func newFixture(t *testing.T) *fixture {
+	withTimeout(t, time.Hour)
+	Quiet = true
+	f := &fixture{table: new(Table)}
+	f.table.Add(closed, netip.MustParseAddrPort("192.0.2.7:5"))
+	f.Client = f.table.Client(closed)
 	return f
 }
 
 // drain sends replies until there is something else to do, and returns how many bytes that were.
 func (f *fixture) drain() (total int) {
-	for f.Interest() == Write {
+	for f.Interest() == WantWrite {
 		n := len(f.Chunk())
 		f.Sent(n, nil)
 		total += n
@@ -175,125 +186,110 @@ func (f *fixture) expect(t *testing.T, what string, interest Interest, err strin
 	}
 }
 
-func TestConn(t *testing.T) {
-	f := newFixture(time.Hour)
-	f.expect(t, "at first", Read, "<nil>")
+func TestClient(t *testing.T) {
+	f := newFixture(t)
+	f.expect(t, "at first", WantRead, "<nil>")
 	f.Received(nil, unix.EAGAIN)
-	f.expect(t, "nothing there yet", Read, "<nil>")
+	f.expect(t, "nothing there yet", WantRead, "<nil>")
 	f.Received([]byte("0\n"), nil)
-	f.expect(t, "no bytes to send", Read, "<nil>")
+	f.expect(t, "no bytes to send", WantRead, "<nil>")
 	f.Received([]byte("100000"), nil)
-	f.expect(t, "a request", Write, "<nil>")
+	f.expect(t, "a request", WantWrite, "<nil>")
 	f.Chunk()
 	f.Sent(-1, unix.EAGAIN)
-	f.expect(t, "the socket is full", Write, "<nil>")
+	f.expect(t, "the socket is full", WantWrite, "<nil>")
 	if n := f.drain(); n != 100000 {
 		t.Errorf("a reply of %d bytes", n)
 	}
-	f.expect(t, "sent", Read, "<nil>")
+	f.expect(t, "sent", WantRead, "<nil>")
 	f.Received(nil, nil)
-	f.expect(t, "closed by the client", None, "<nil>")
-	if !slices.Equal(f.started, []int64{0, 100000}) {
-		t.Errorf("replies: %d", f.started)
-	}
+	f.expect(t, "closed by the client", WantNothing, "<nil>")
 }
 
 // The client sends many requests at once.
-func TestConnPipelined(t *testing.T) {
-	f := newFixture(time.Hour)
+func TestClientPipelined(t *testing.T) {
+	f := newFixture(t)
 	data := []byte(strings.Repeat("123\n", 1000) + "\r\n4")
 	total := 0
 	for piece := range slices.Chunk(data, 1000) { // which ends where a request does
 		f.Received(piece, nil)
 		total += f.drain()
 	}
-	f.expect(t, "all sent", Read, "<nil>")
-	if total != 123*1000+4 || len(f.started) != 1001 {
-		t.Errorf("%d bytes in %d replies", total, len(f.started))
+	f.expect(t, "all sent", WantRead, "<nil>")
+	if total != 123*1000+4 {
+		t.Errorf("%d bytes", total)
 	}
 }
 
-func TestConnBadRequest(t *testing.T) {
+func TestClientBadRequest(t *testing.T) {
 	for _, request := range []string{
 		"x", " \n", "5 6\n", strings.Repeat("1", MaxRequest+1), strings.Repeat(" ", MaxRequest) + "1", "7\nx",
 	} {
-		f := newFixture(time.Hour)
+		f := newFixture(t)
 		f.Received([]byte(request), nil)
 		f.drain()
-		f.expect(t, request, None, "bad request")
+		f.expect(t, request, WantNothing, "bad request")
 	}
 }
 
-func TestConnGoneClient(t *testing.T) {
-	f := newFixture(time.Hour)
+func TestClientGoneClient(t *testing.T) {
+	f := newFixture(t)
 	f.Received(nil, nil)
-	f.expect(t, "closed", None, "closed without a request")
-	f = newFixture(time.Hour)
+	f.expect(t, "closed", WantNothing, "closed without a request")
+	f = newFixture(t)
 	f.Received(nil, unix.ECONNRESET)
-	f.expect(t, "reset", None, "read request: connection reset by peer")
-	f = newFixture(time.Hour)
+	f.expect(t, "reset", WantNothing, "read request: connection reset by peer")
+	f = newFixture(t)
 	f.Received([]byte("100"), nil)
 	f.Chunk()
 	f.Sent(-1, unix.EPIPE)
-	f.expect(t, "reset while sending", None, "send reply: 0 of 100 bytes sent: broken pipe")
+	f.expect(t, "reset while sending", WantNothing, "send reply: 0 of 100 bytes sent: broken pipe")
 }
 
-func TestConnLateNewline(t *testing.T) {
-	f := newFixture(time.Hour)
+func TestClientLateNewline(t *testing.T) {
+	f := newFixture(t)
 	for range 3 {
 		f.Received([]byte("5"), nil)
 		f.drain()
 		f.Received([]byte(" \r\n"), nil)
-		f.expect(t, "after the newline", Read, "<nil>")
+		f.expect(t, "after the newline", WantRead, "<nil>")
 	}
 }
 
 func TestExpire(t *testing.T) {
-	f := newFixture(time.Hour)
-	if ended, wait := f.clients.Expire(); len(ended) != 0 || wait <= 0 || wait > 15*time.Minute {
+	f := newFixture(t)
+	if ended, wait := f.table.Expire(); len(ended) != 0 || wait <= 0 || wait > 15*time.Minute {
 		t.Errorf("at first: %d, %v", ended, wait)
 	}
 	later := func(d time.Duration) { f.due, f.active = f.due.Add(-d), f.active.Add(-d) }
 	later(30 * time.Minute)
-	if ended, _ := f.clients.Expire(); len(ended) != 0 {
+	if ended, _ := f.table.Expire(); len(ended) != 0 {
 		t.Errorf("after half the timeout: %d", ended)
 	}
 	later(30 * time.Minute)
-	if ended, _ := f.clients.Expire(); !slices.Equal(ended, []int{closed}) {
+	if ended, _ := f.table.Expire(); !slices.Equal(ended, []int{closed}) {
 		t.Errorf("after the timeout: %d", ended)
 	}
-	f.expect(t, "expired", None, "no request within 1h0m0s")
+	f.expect(t, "expired", WantNothing, "no request within 1h0m0s")
 
 	// What was written is acknowledged, so it is the server's turn.
-	f = newFixture(time.Hour)
+	f = newFixture(t)
 	f.Received([]byte("100"), nil)
 	f.Chunk()
 	f.Sent(40, nil)
 	later(time.Hour)
-	f.clients.Expire()
-	f.expect(t, "the server is late", Write, "<nil>")
-}
-
-// A server that was stopped handles first what clients have sent meanwhile.
-func TestExpireLate(t *testing.T) {
-	f := newFixture(time.Hour)
-	f.clients.Expire()
-	f.due, f.active = f.due.Add(-time.Hour), f.active.Add(-time.Hour)
-	f.clients.next = f.clients.next.Add(-time.Hour)
-	if ended, wait := f.clients.Expire(); len(ended) != 0 || wait != 0 {
-		t.Errorf("at once: %d, %v", ended, wait)
-	}
-	if ended, _ := f.clients.Expire(); len(ended) != 1 {
-		t.Errorf("then: %d", ended)
-	}
+	f.table.Expire()
+	f.expect(t, "the server is late", WantWrite, "<nil>")
 }
 
 // Many clients that expire at once do not hold up the others.
 func TestExpireFew(t *testing.T) {
-	clients := NewClients(time.Hour, func(int64) {})
+	withTimeout(t, time.Hour)
+	Quiet = true
+	clients := new(Table)
 	for fd := range 1000 {
 		clients.Add(closed+fd, netip.AddrPort{})
-		clients.Get(closed+fd).due, clients.Get(closed+fd).active = time.Time{}, time.Time{}
+		clients.Client(closed+fd).due, clients.Client(closed+fd).active = time.Time{}, time.Time{}
 	}
 	total := 0
 	for total < 1000 {
@@ -309,52 +305,79 @@ func TestExpireFew(t *testing.T) {
 }
 
 func TestShutdown(t *testing.T) {
-	f := newFixture(time.Hour)
+	f := newFixture(t)
 	f.Received([]byte("100"), nil)
-	f.clients.Add(closed+1, netip.AddrPort{})
-	f.clients.Shutdown()
-	if f.clients.Listener() != None {
+	f.table.Add(closed+1, netip.AddrPort{})
+	f.table.Shutdown()
+	if f.table.ListenerInterest() != WantNothing {
 		t.Error("clients are accepted after Shutdown")
 	}
-	ended, _ := f.clients.Expire()
+	ended, _ := f.table.Expire()
 	if !slices.Equal(ended, []int{closed + 1}) {
 		t.Errorf("ended: %d; want the one without a request", ended)
 	}
-	f.clients.Remove(closed + 1)
-	if !f.clients.Serving() {
+	f.table.Remove(closed + 1)
+	if !f.table.Serving() {
 		t.Error("it does not serve the other one")
 	}
 	f.drain()
-	f.expect(t, "after its reply", None, "<nil>")
-	f.clients.Remove(closed)
-	if f.clients.Serving() {
+	f.expect(t, "after its reply", WantNothing, "<nil>")
+	f.table.Remove(closed)
+	if f.table.Serving() {
 		t.Error("it goes on serving")
 	}
 }
 
 func TestPauseAccept(t *testing.T) {
-	f := newFixture(time.Hour)
-	f.clients.PauseAccept()
-	if _, wait := f.clients.Expire(); f.clients.Listener() != None || wait > time.Second {
-		t.Errorf("interest %d, for %v", f.clients.Listener(), wait)
+	f := newFixture(t)
+	f.table.AcceptFailed(unix.EMFILE)
+	if _, wait := f.table.Expire(); f.table.ListenerInterest() != WantNothing || wait > time.Second {
+		t.Errorf("interest %d, for %v", f.table.ListenerInterest(), wait)
 	}
-	f.clients.Remove(closed)
-	if f.clients.Listener() != Read {
+	f.table.Remove(closed)
+	if f.table.ListenerInterest() != WantRead {
 		t.Error("no client is accepted after one has gone")
 	}
 }
 
 // Garbage would make the heap of a server grow to the 4 MB at which it is collected.
-func TestClientsUseMemoryAgain(t *testing.T) {
-	clients := NewClients(time.Hour, func(int64) {})
+func TestTableUsesMemoryAgain(t *testing.T) {
+	withTimeout(t, time.Hour)
+	Quiet = true
+	clients := new(Table)
 	request := []byte("10\n")
 	allocs := testing.AllocsPerRun(100, func() {
 		clients.Add(7, netip.AddrPort{})
-		c := clients.Get(7)
+		c := clients.Client(7)
 		c.Received(request, nil)
 		c.Sent(len(c.Chunk()), nil)
 		c.Received(nil, nil)
 		clients.Remove(7)
+	})
+	if allocs > 0 {
+		t.Errorf("%v allocations for a connection", allocs)
+	}
+}
+
+// The same for a server whose calls block.
+func TestBlockingMakesNoGarbage(t *testing.T) {
+	Quiet = true
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	request, reply := []byte("10\n"), make([]byte, 10)
+	allocs := testing.AllocsPerRun(100, func() {
+		unix.Write(pair[0], request)
+		count, err := ReadRequest(pair[1])
+		if err == nil {
+			err = SendReply(pair[1], count)
+		}
+		if n, _ := unix.Read(pair[0], reply); n != 10 || err != nil {
+			t.Fatalf("%d bytes, error %v", n, err)
+		}
 	})
 	if allocs > 0 {
 		t.Errorf("%v allocations for a connection", allocs)

@@ -15,7 +15,7 @@ import (
 )
 
 // ChunkSize is how many bytes of a reply are generated and sent at a time. The longest
-// reply needs no more memory than that. A [Conn] takes twice as many, because each chunk costs
+// reply needs no more memory than that. A [Client] takes twice as many, because each chunk costs
 // its server a round of the loop.
 const ChunkSize = 64 << 10
 
@@ -23,7 +23,6 @@ const ChunkSize = 64 << 10
 // the next bytes, write(2), [Reply.Sent] for what write has returned.
 type Reply struct {
 	conn     int
-	timeout  time.Duration
 	count    int64 // bytes to send
 	sent     int64 // bytes that were written to the socket
 	unacked  int64 // bytes in the socket that the client has not acknowledged, at the last look
@@ -32,9 +31,7 @@ type Reply struct {
 }
 
 // NewReply returns a reply of count bytes on a connection, a descriptor.
-func NewReply(conn int, count int64, timeout time.Duration) Reply {
-	return Reply{conn: conn, timeout: timeout, count: count}
-}
+func NewReply(conn int, count int64) Reply { return Reply{conn: conn, count: count} }
 
 // Left returns how many bytes are still to be written.
 func (r *Reply) Left() int64 { return r.count - r.sent }
@@ -51,7 +48,7 @@ func (r *Reply) chunk(most int64) []byte {
 // Sent notes that write has sent n bytes of the chunk, or has failed. Write may have sent
 // nothing because of a signal (EINTR), or because the client has taken nothing for a
 // [sock.Tick] (EAGAIN): then Sent returns an error only if the client has made no progress for
-// as long as the timeout.
+// as long as [sock.Timeout].
 func (r *Reply) Sent(n int, err error) error {
 	randoms.Put(r.random)
 	r.random = nil
@@ -72,12 +69,12 @@ func (r *Reply) Sent(n int, err error) error {
 	return r.stalled(r.progress, now)
 }
 
-// stalled returns an error if there was no progress since a time for as long as the timeout.
+// stalled returns an error if there was no progress since a time for as long as [sock.Timeout].
 func (r *Reply) stalled(since, now time.Time) error {
-	if now.Sub(since) < r.timeout {
+	if now.Sub(since) < sock.Timeout {
 		return nil
 	}
-	return fmt.Errorf("send reply: %d of %d bytes taken: none for %v", max(0, r.sent-r.unacked), r.count, r.timeout)
+	return fmt.Errorf("send reply: %d of %d bytes taken: none for %v", max(0, r.sent-r.unacked), r.count, sock.Timeout)
 }
 
 // A random is a source of random bytes: AES in counter mode, with a random key. Processors

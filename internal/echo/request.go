@@ -1,18 +1,18 @@
 // Package echo is the protocol that every program here speaks: the client sends a decimal
 // number, and the server replies with that many random bytes.
 //
-// The package reads and writes nothing. A server whose calls block reads a request, gives it to
-// [ParseRequest], and writes the bytes of a [Reply]. A server that waits for many clients at
-// once keeps a [Conn] for each: it says whether to read or to write next, and is told what the
-// call has returned. [Clients] is a table of them.
+// A server whose calls block calls [ReadRequest] and [SendReply]. A server that waits for many
+// clients at once makes its own calls, and keeps a [Client] for each: the client says whether to
+// read or to write next, and is told what the call has returned. [Table] is a table of them.
 package echo
 
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"csdesign/internal/sock"
 )
 
 const (
@@ -82,14 +82,15 @@ func badRequest(request []byte) error {
 	if len(request) > most {
 		more = fmt.Sprintf("... of %d bytes or more", len(request))
 	}
-	return fmt.Errorf("bad request %.*q%s: want a decimal number of bytes from 0 to %d", most, request, more, MaxReply)
+	text := string(request) // a copy: the request itself stays on the stack
+	return fmt.Errorf("bad request %.*q%s: want a decimal number of bytes from 0 to %d", most, text, more, MaxReply)
 }
 
 // ReadError explains why no request could be read. EAGAIN means that the client was silent
-// for as long as timeout.
-func ReadError(err error, timeout time.Duration) error {
+// for as long as [sock.Timeout].
+func ReadError(err error) error {
 	if err == unix.EAGAIN {
-		return fmt.Errorf("no request within %v", timeout)
+		return fmt.Errorf("no request within %v", sock.Timeout)
 	}
 	return fmt.Errorf("read request: %w", err)
 }

@@ -16,27 +16,32 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// NoLimit is the -timeout that means no limit: 146 years.
-const NoLimit = time.Duration(1 << 62)
+	"csdesign/internal/echo"
+	"csdesign/internal/sock"
+)
 
 // help has a line for each option, in the order of their declaration.
 var help strings.Builder
 
-// Server declares the options that all servers have: where to listen, how long to wait for a
-// client, and whether to log requests, see [LogRequest]. It also makes the server ignore SIGPIPE,
-// so that it goes on when its standard output is a pipe without a reader.
-func Server() (host *netip.Addr, port *int, timeout *time.Duration) {
+// Server declares the options that all servers have. It returns the address to listen on, which
+// [Parse] fills in. How long to wait for a client is [sock.Timeout] then, and whether to log requests
+// [echo.Quiet]. Server also makes the program ignore SIGPIPE, so that it goes on when its standard
+// output is a pipe without a reader.
+func Server() *netip.AddrPort {
 	signal.Ignore(unix.SIGPIPE)
-	defer func() { quiet = Bool("q", "quiet", "do not log requests") }()
-	return declare("i", "host", "ADDRESS", netip.IPv4Unspecified(), "address to listen on: IPv4, IPv6 or localhost", parseAddr),
-		Int("p", "port", 2000, 0, 65535, "port to listen on, 0 for any that is free"),
-		declare("", "timeout", "TIME", 30*time.Second, "how long a client may be silent, or take nothing of its reply, 0 for no limit", parseTime)
+	addr := new(netip.AddrPort)
+	declare("i", "host", "ADDRESS", netip.IPv4Unspecified(), "address to listen on: IPv4, IPv6 or localhost", parseAddr,
+		func(host netip.Addr) { *addr = netip.AddrPortFrom(host, addr.Port()) })
+	declare("p", "port", "N", 2000, "port to listen on, 0 for any that is free", wholeNumber(0, 65535),
+		func(port int) { *addr = netip.AddrPortFrom(addr.Addr(), uint16(port)) })
+	declare("", "timeout", "TIME", 30*time.Second, "how long a client may be silent, or take nothing of its reply, 0 for no limit", parseTime,
+		func(timeout time.Duration) { sock.Timeout = timeout })
+	boolVar(&echo.Quiet, "q", "quiet", "do not log requests")
+	return addr
 }
 
 func parseAddr(s string) (netip.Addr, error) {
@@ -56,25 +61,33 @@ func parseTime(s string) (time.Duration, error) {
 		return 0, errors.New("want a time such as 30s or 1m30s, or 0")
 	}
 	if d == 0 {
-		d = NoLimit
+		d = sock.NoLimit
 	}
-	return min(d, NoLimit), nil
+	return min(d, sock.NoLimit), nil
 }
 
-// Int declares a whole number from least to most.
-func Int(short, long string, value, least, most int, usage string) *int {
-	return declare(short, long, "N", value, usage, func(s string) (int, error) {
+func wholeNumber(least, most int) func(string) (int, error) {
+	return func(s string) (int, error) {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < least || n > most {
 			return 0, fmt.Errorf("want a whole number from %d to %d", least, most)
 		}
 		return n, nil
-	})
+	}
+}
+
+// Int declares a whole number from least to most.
+func Int(short, long string, value, least, most int, usage string) *int {
+	p := new(int)
+	declare(short, long, "N", value, usage, wholeNumber(least, most), func(n int) { *p = n })
+	return p
 }
 
 // String declares a text with a default value. A placeholder stands for the text in the help.
 func String(short, long, placeholder, value, usage string) *string {
-	return declare(short, long, placeholder, value, usage, func(s string) (string, error) { return s, nil })
+	p := new(string)
+	declare(short, long, placeholder, value, usage, func(s string) (string, error) { return s, nil }, func(s string) { *p = s })
+	return p
 }
 
 // Func declares an option that may be given several times. Each time parse is called with its
@@ -86,57 +99,43 @@ func Func(long, placeholder, usage string, parse func(string) error) {
 
 // Bool declares a switch, which is off by default.
 func Bool(short, long, usage string) *bool {
+	p := new(bool)
+	boolVar(p, short, long, usage)
+	return p
+}
+
+func boolVar(p *bool, short, long, usage string) {
 	forms := "-" + long
-	value := flag.Bool(long, false, "")
+	flag.BoolVar(p, long, false, "")
 	if short != "" {
 		forms = "-" + short + ", " + forms
-		flag.BoolVar(value, short, false, "")
+		flag.BoolVar(p, short, false, "")
 	}
 	describe(forms, usage)
-	return value
 }
 
-// LogRequest prints a number in a format with one %d on standard output, or nothing with -q. It
-// is fmt.Printf without garbage, which would make the heap of each child grow to the 4 MB at which
-// it is collected.
-func LogRequest(format string, count int64) {
-	if *quiet {
-		return
-	}
-	var buf [80]byte
-	before, after, _ := strings.Cut(format, "%d")
-	line := append(strconv.AppendInt(append(buf[:0], before...), count, 10), after...)
-	if _, err := os.Stdout.Write(line); err != nil {
-		unlogged.Do(func() { log.Printf("requests are no longer logged: %v", err) })
-	}
-}
-
-// Quiet reports whether -q was given.
-func Quiet() bool { return *quiet }
-
-var (
-	quiet    = new(bool)
-	unlogged sync.Once
-)
-
-// declare declares an option with a short form, which may be empty, and a long one. The
-// help shows its default value, unless that is a zero.
-func declare[T comparable](short, long, placeholder string, value T, usage string, parse func(string) (T, error)) *T {
-	set := func(s string) (err error) {
-		value, err = parse(s)
+// declare declares an option with a short form, which may be empty, and a long one. It calls set
+// with the default value, and with each value that is given. The help shows the default value,
+// unless that is a zero.
+func declare[T comparable](short, long, placeholder string, value T, usage string, parse func(string) (T, error), set func(T)) {
+	set(value)
+	read := func(s string) error {
+		value, err := parse(s)
+		if err == nil {
+			set(value)
+		}
 		return err
 	}
 	forms := "-" + long + " " + placeholder
 	if short != "" {
 		forms = "-" + short + ", " + forms
-		flag.Func(short, "", set)
+		flag.Func(short, "", read)
 	}
-	flag.Func(long, "", set)
+	flag.Func(long, "", read)
 	if value != *new(T) {
 		usage += fmt.Sprintf(" (default %v)", value)
 	}
 	describe(forms, usage)
-	return &value
 }
 
 func describe(forms, usage string) { fmt.Fprintf(&help, "  %-22s %s\n", forms, usage) }
@@ -155,7 +154,9 @@ func Parse(names ...string) (args []string) {
 	flag.CommandLine.SetOutput(io.Discard) // Fail says what is wrong
 	err := flag.CommandLine.Parse(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
-		fmt.Print(usage())
+		if _, err := fmt.Print(usage()); err != nil {
+			log.Fatal(err)
+		}
 		os.Exit(0)
 	}
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"csdesign/internal/sock"
 )
 
 // The program under test is the test itself, started again: a server with an option of each
@@ -13,13 +15,13 @@ func TestMain(m *testing.M) {
 	if os.Getenv("OPTIONS") == "" {
 		os.Exit(m.Run())
 	}
-	host, port, timeout := Server()
+	addr := Server()
 	number := Int("n", "number", 3, 1, 10, "a number")
 	required := Int("", "required", 0, 1, 10, "a number that has no default")
 	text := String("t", "text", "TEXT", "", "a text")
 	on := Bool("o", "on", "a switch")
 	args := Parse("one", "two")
-	println(host.String(), *port, timeout.String(), *number, *required, *text, *on, strings.Join(args, "+"))
+	println(addr.Addr().String(), addr.Port(), sock.Timeout.String(), *number, *required, *text, *on, strings.Join(args, "+"))
 }
 
 // parse returns the exit status of a command line, and what was printed.
@@ -38,7 +40,7 @@ func TestParse(t *testing.T) {
 	for line, want := range map[string]string{
 		"": "0.0.0.0 2000 30s 3 0  false \n",
 		"-i ::1 -p 0 -timeout 1m30s -n 10 -required 7 -t x -on two one two":          "::1 0 1m30s 10 7 x true two+one+two\n",
-		"-host=localhost --port 65535 -timeout=0 -number 1 -text - -on=false -- one": "127.0.0.1 65535 " + NoLimit.String() + " 1 0 - false one\n",
+		"-host=localhost --port 65535 -timeout=0 -number 1 -text - -on=false -- one": "127.0.0.1 65535 " + sock.NoLimit.String() + " 1 0 - false one\n",
 	} {
 		if status, stdout, stderr := parse(t, line); status != 0 || stdout != "" || stderr != want {
 			t.Errorf("%q: status %d, %q, %q; want %q", line, status, stdout, stderr, want)

@@ -6,7 +6,6 @@ import (
 	"log"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -34,19 +33,12 @@ type child struct {
 // NewPool returns a pool of n places without children. It will call create to start the
 // child with an index from 0 to n-1.
 func NewPool(n int, create func(index int) (pid int, err error)) *Pool {
-	// The children live in calls that block. After 20 µs the monitor thread of the Go runtime
-	// takes the processor away from a thread in such a call, and the thread has to ask for one
-	// when it returns. With a second processor, which is idle, it waits 10 ms.
-	processors = 2
-	// Collect garbage at 400 KB, not at 4 MB: a parent that works makes a little with every
-	// connection, and keeps nothing.
-	debug.SetGCPercent(10)
 	return &Pool{create: create, children: make([]child, n), lived: time.Now()}
 }
 
 // Supervise starts the children and replaces those that die, until something comes from stop.
 func (p *Pool) Supervise(stop <-chan os.Signal) error {
-	died := Died()
+	died := ChildDied()
 	for {
 		// Reap first: a child of the shell that became this program may have died before.
 		if err := p.Reap(); err != nil {
@@ -65,9 +57,9 @@ func (p *Pool) Supervise(stop <-chan os.Signal) error {
 	}
 }
 
-// Died returns a channel that receives a signal after a child has died. One signal may
-// stand for several deaths.
-func Died() <-chan os.Signal {
+// ChildDied returns a channel that receives SIGCHLD after a child has died. One signal may stand
+// for several deaths.
+func ChildDied() <-chan os.Signal {
 	died := make(chan os.Signal, 1)
 	signal.Notify(died, unix.SIGCHLD)
 	return died
@@ -153,8 +145,8 @@ func (p *Pool) reap() (index, pid int, status unix.WaitStatus) {
 	return index, pid, status
 }
 
-// KilledYoung reports whether a signal has killed a child that was too young to handle it, or
-// to ignore it. It is a signal that the parent has got, too, or has sent.
+// KilledYoung reports whether SIGINT, SIGHUP or SIGTERM killed a child before it had set up its
+// handlers. The parent has got the same signal, or has sent it.
 func KilledYoung(status unix.WaitStatus) bool {
 	return status.Signaled() && slices.Contains([]unix.Signal{unix.SIGINT, unix.SIGHUP, unix.SIGTERM}, status.Signal())
 }
@@ -167,22 +159,11 @@ func Describe(status unix.WaitStatus) string {
 	return fmt.Sprintf("exited with status %d", status.ExitStatus())
 }
 
-// Signal sends a signal to the children that run (kill(2)).
-func (p *Pool) Signal(sig unix.Signal) {
-	for _, c := range p.children {
-		if c.pid == 0 {
-			continue
-		}
-		if err := unix.Kill(c.pid, sig); err != nil {
-			log.Printf("send %s to the child with PID %d: %v", unix.SignalName(sig), c.pid, err)
-		}
-	}
-}
-
-// Wait waits until all children have ended. It sends SIGKILL to those that still run after
-// timeout.
-func (p *Pool) Wait(timeout time.Duration) {
-	died, late := Died(), time.After(timeout)
+// End sends SIGTERM to all children, and waits until they have ended. It sends SIGKILL to those
+// that still run after [sock.Timeout].
+func (p *Pool) End() {
+	died, late := ChildDied(), time.After(sock.Timeout)
+	p.signal(unix.SIGTERM)
 	runs := func(c child) bool { return c.pid != 0 }
 	for slices.ContainsFunc(p.children, runs) {
 		if _, pid, _ := p.reap(); pid != 0 {
@@ -191,7 +172,19 @@ func (p *Pool) Wait(timeout time.Duration) {
 		select {
 		case <-died:
 		case <-late:
-			p.Signal(unix.SIGKILL)
+			p.signal(unix.SIGKILL)
+		}
+	}
+}
+
+// signal sends a signal to the children that run (kill(2)).
+func (p *Pool) signal(sig unix.Signal) {
+	for _, c := range p.children {
+		if c.pid == 0 {
+			continue
+		}
+		if err := unix.Kill(c.pid, sig); err != nil {
+			log.Printf("send %s to the child with PID %d: %v", unix.SignalName(sig), c.pid, err)
 		}
 	}
 }

@@ -33,8 +33,7 @@ func TestSuperviseReapsTheDead(t *testing.T) {
 	if err := pool.Supervise(stop); err != nil || !reaped {
 		t.Errorf("error %v, reaped: %v", err, reaped)
 	}
-	pool.Signal(unix.SIGTERM)
-	pool.Wait(time.Hour)
+	pool.End()
 }
 
 // The timers of a child may be late, and those of its parent may not.

@@ -1,15 +1,14 @@
 package reexec
 
 import (
-	"math"
 	"os"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// executable is the file that this process runs, as for fork(2), also when another one
-// has been built in its place.
+// executable is the file that this process runs, even if it has been rebuilt since.
 const executable = "/proc/self/exe"
 
 var attributes = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
@@ -29,7 +28,15 @@ func dieWithParent(name string) {
 func setTimerSlack(ns uintptr) { unix.Prctl(unix.PR_SET_TIMERSLACK, ns, 0, 0, 0) }
 
 // closeInherited keeps the descriptors with which this program was started from its children.
-func closeInherited() { unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) }
+func closeInherited() error {
+	files, err := os.ReadDir("/proc/self/fd")
+	for _, file := range files {
+		if fd, err := strconv.Atoi(file.Name()); err == nil && fd > unix.Stderr {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return err
+}
 
 // namelessFile returns the descriptor of a file in memory.
 func namelessFile() (int, error) { return unix.MemfdCreate("csdesign", unix.MFD_CLOEXEC) }

@@ -28,10 +28,11 @@ func dieWithParent(string) {
 func setTimerSlack(ns uintptr) {} // there is none
 
 // closeInherited keeps the descriptors with which this program was started from its children.
-func closeInherited() {
+func closeInherited() error {
 	for fd := 3; fd < 1024; fd++ {
 		unix.CloseOnExec(fd)
 	}
+	return nil
 }
 
 // namelessFile returns the descriptor of a temporary file that has no name any more.

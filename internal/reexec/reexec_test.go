@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"csdesign/internal/sock"
 )
 
 // The child of these tests is the test itself, started again. The environment says what it
@@ -126,17 +128,15 @@ func poolOf(pids ...int) *Pool {
 	return p
 }
 
-func TestSignalAndWait(t *testing.T) {
-	p := poolOf(startAndAwait(t, "terminate"), startAndAwait(t, "terminate"))
-	p.Signal(unix.SIGTERM)
-	p.Wait(time.Hour)
+func TestEnd(t *testing.T) {
+	poolOf(startAndAwait(t, "terminate"), startAndAwait(t, "terminate")).End()
 	// This one ignores SIGTERM.
 	pid := startAndAwait(t, "wait")
-	p = poolOf(pid)
-	p.Signal(unix.SIGTERM)
-	p.Wait(10 * time.Millisecond)
+	defer func() { sock.Timeout = sock.NoLimit }()
+	sock.Timeout = 10 * time.Millisecond
+	poolOf(pid).End()
 	if err := unix.Kill(pid, 0); err != unix.ESRCH {
-		t.Errorf("child %d after Wait: %v", pid, err)
+		t.Errorf("child %d after End: %v", pid, err)
 	}
 }
 

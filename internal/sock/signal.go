@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stop returns a channel that receives the signal to stop: SIGINT, SIGTERM or SIGHUP.
+// StopSignal returns a channel that receives the signal to stop: SIGINT, SIGTERM or SIGHUP.
 // SIGHUP stays ignored if it was ignored when the program started (nohup(1)).
 //
 // From then on the shutdown is bounded. If the program still runs after a second, it says why.
 // A second SIGINT or SIGTERM ends it at once, with 128 and the signal's number as its exit
-// status. A second after timeout has passed it exits with status 0, whatever it is doing: it
+// status. A second after [Timeout] has passed it exits with status 0, whatever it is doing: it
 // may be blocked, for example in a write to a pipe that is full.
-func Stop(timeout time.Duration) <-chan os.Signal {
+func StopSignal() <-chan os.Signal {
 	signals := []os.Signal{unix.SIGINT, unix.SIGTERM}
 	if !signal.Ignored(unix.SIGHUP) {
 		signals = append(signals, unix.SIGHUP)
@@ -28,7 +28,7 @@ func Stop(timeout time.Duration) <-chan os.Signal {
 	signal.Notify(all, signals...)
 	go func() {
 		<-all
-		slow, late := time.After(time.Second), time.After(timeout+time.Second)
+		slow, late := time.After(time.Second), time.After(Timeout+time.Second)
 		for {
 			select {
 			case <-slow:
@@ -75,7 +75,13 @@ func SignalPipe(signals <-chan os.Signal) (fd int, err error) {
 	unix.CloseOnExec(pipe[1])
 	go func() {
 		for range signals {
-			unix.Write(pipe[1], []byte{0}) // both ends are open as long as the process lives
+			_, err := unix.Write(pipe[1], []byte{0})
+			for Retry(err) { // a signal must not be lost
+				_, err = unix.Write(pipe[1], []byte{0})
+			}
+			if err != nil {
+				log.Fatalf("write to the pipe for signals: %v", err)
+			}
 		}
 	}()
 	return pipe[0], nil

@@ -1,9 +1,10 @@
 // Package sock has the socket calls that all designs make in the same way, on descriptors. It
 // does not use package net: a socket of package net is non-blocking and waits in the epoll of
-// the Go runtime, but how a server waits is what the designs here differ in.
+// the Go runtime. But the designs differ only in how they wait.
 package sock
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log"
@@ -14,49 +15,86 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// NoLimit is a [Timeout] without end: 146 years.
+const NoLimit = time.Duration(1 << 62)
+
+// Timeout is how long a client may be silent, or take nothing of its reply. A process has one,
+// which option -timeout sets.
+var Timeout = NoLimit
+
+// Tick is how often to look whether a client makes progress. A call on a blocking socket
+// waits for a tick at most, see [Listen]: a write may wait for long while the client takes a
+// little now and then, because the kernel lets it go on when a third of the buffer is free.
+func Tick() time.Duration { return min(time.Second, max(Timeout/4, 10*time.Millisecond)) }
+
 // Whether a socket is blocking or not.
 const (
 	Blocking    = false
 	Nonblocking = true
 )
 
-// Listen returns a listener and the address that it is bound to. If the port of addr is 0,
-// the kernel chooses a free one.
+// Listen returns a listener and its port. If the port of addr is 0, the kernel chooses a free one.
+// The options (SOL_SOCKET) are set to 1. A listener on [::] takes clients on IPv4, too.
 //
 // The connections inherit the listener's timeouts (SO_RCVTIMEO and SO_SNDTIMEO, socket(7)): on
-// a blocking connection read(2) fails with EAGAIN when nothing has come for as long as timeout,
+// a blocking connection read(2) fails with EAGAIN when nothing has come for as long as [Timeout],
 // and write(2) when nothing could be sent for a [Tick].
 //
 // The backlog is [unix.SOMAXCONN], which Linux lowers to net.core.somaxconn. When the
 // queue of a listener is full, the kernel drops a new connection, and its client tries
 // again after a second (listen(2); Stevens, section 4.5).
-func Listen(addr netip.AddrPort, timeout time.Duration, nonblocking bool) (listener int, bound netip.AddrPort, err error) {
-	return ListenWith(addr, timeout, nonblocking, 0)
-}
-
-// ListenWith is [Listen] with another socket option (SOL_SOCKET), or 0. It is set to 1.
-func ListenWith(addr netip.AddrPort, timeout time.Duration, nonblocking bool, option int) (listener int, bound netip.AddrPort, err error) {
+func Listen(addr netip.AddrPort, nonblocking bool, options ...int) (listener int, port uint16, err error) {
 	to, family, err := Sockaddr(addr)
 	if err == nil {
 		listener, err = unix.Socket(family, unix.SOCK_STREAM, 0)
 	}
 	if err == nil {
 		unix.CloseOnExec(listener)
-		if err = StartPoller(); err == nil {
-			bound, err = listen(listener, to, timeout, nonblocking, option)
-		}
-		if err != nil {
+		if port, err = listen(listener, to, family, nonblocking, options); err != nil {
 			unix.Close(listener)
 		}
 	}
 	if err != nil {
-		return -1, addr, fmt.Errorf("listen %v: %w", addr, err)
+		return -1, 0, fmt.Errorf("listen %v: %w", addr, err)
 	}
-	return listener, bound, nil
+	return listener, port, nil
+}
+
+// listen makes a socket a listener. Connections inherit all of these options.
+func listen(listener int, to unix.Sockaddr, family int, nonblocking bool, options []int) (port uint16, err error) {
+	// SO_REUSEADDR: the port can be taken again while connections of an earlier server are in
+	// TIME_WAIT. SO_OOBINLINE: urgent bytes are bytes like the others; otherwise SIOCINQ would not
+	// count them.
+	for _, option := range append(options, unix.SO_REUSEADDR, unix.SO_OOBINLINE) {
+		err = cmp.Or(err, unix.SetsockoptInt(listener, unix.SOL_SOCKET, option, 1))
+	}
+	if family == unix.AF_INET6 {
+		err = cmp.Or(err, unix.SetsockoptInt(listener, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0))
+	}
+	receive, send := unix.NsecToTimeval(Timeout.Nanoseconds()), unix.NsecToTimeval(Tick().Nanoseconds())
+	if err = cmp.Or(err,
+		StartPoller(),
+		unix.SetNonblock(listener, nonblocking),
+		// Otherwise the last segment of a reply, when it is a short one, may have to wait for the
+		// client's delayed ACK.
+		unix.SetsockoptInt(listener, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
+		unix.SetsockoptTimeval(listener, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &receive),
+		unix.SetsockoptTimeval(listener, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &send),
+	); err != nil {
+		return 0, err
+	}
+	if err := unix.Bind(listener, to); err != nil {
+		return 0, err
+	}
+	if err := unix.Listen(listener, unix.SOMAXCONN); err != nil {
+		return 0, err
+	}
+	bound, err := unix.Getsockname(listener)
+	return addrPort(bound).Port(), err
 }
 
 // StartPoller makes the Go runtime create its epoll and its eventfd, which it does with the first
-// timer. It aborts with a long trace if it cannot, later, at the limit of descriptors.
+// timer. If that fails later, at the limit of descriptors, the runtime aborts with a stack trace.
 // StartPoller returns an error instead if two descriptors are not free.
 func StartPoller() error {
 	var spare [2]int
@@ -69,117 +107,78 @@ func StartPoller() error {
 	return nil
 }
 
-// listen makes a socket a listener. Connections inherit all of these options.
-func listen(listener int, to unix.Sockaddr, timeout time.Duration, nonblocking bool, option int) (bound netip.AddrPort, err error) {
-	if err := unix.SetNonblock(listener, nonblocking); err != nil {
-		return bound, err
-	}
-	for _, o := range []struct{ level, name int }{
-		// The port can be taken again while connections of an earlier server are in TIME_WAIT.
-		{unix.SOL_SOCKET, unix.SO_REUSEADDR},
-		// Without this the last segment of a reply, when it is a short one, may have to wait for
-		// the client's delayed ACK.
-		{unix.IPPROTO_TCP, unix.TCP_NODELAY},
-		// Urgent bytes are bytes like the others. Otherwise SIOCINQ would not count them.
-		{unix.SOL_SOCKET, unix.SO_OOBINLINE},
-		{unix.SOL_SOCKET, option},
-	} {
-		if o.name == 0 {
-			continue
-		}
-		if err := unix.SetsockoptInt(listener, o.level, o.name, 1); err != nil {
-			return bound, err
-		}
-	}
-	receive, send := unix.NsecToTimeval(timeout.Nanoseconds()), unix.NsecToTimeval(Tick(timeout).Nanoseconds())
-	if err := unix.SetsockoptTimeval(listener, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &receive); err != nil {
-		return bound, err
-	}
-	if err := unix.SetsockoptTimeval(listener, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &send); err != nil {
-		return bound, err
-	}
-	if err := unix.Bind(listener, to); err != nil {
-		return bound, err
-	}
-	if err := unix.Listen(listener, unix.SOMAXCONN); err != nil {
-		return bound, err
-	}
-	from, err := unix.Getsockname(listener)
-	return addrPort(from), err
-}
-
 // Accept waits for a connection on a blocking listener, and returns it with the client's
-// address. When the listener is shut down, it returns an error that wraps EINVAL. At a resource
-// limit it logs the error and tries again after a second; clients wait in the backlog
-// meanwhile.
+// address. The error is [ErrShutdown] when the listener is shut down. At a resource limit Accept
+// logs the error and tries again after a second; clients wait in the backlog meanwhile.
 func Accept(listener int) (conn int, peer netip.AddrPort, err error) {
-	return await(listener, Blocking)
-}
-
-// AcceptNonblocking is [Accept], but the connection is non-blocking.
-func AcceptNonblocking(listener int) (conn int, peer netip.AddrPort, err error) {
-	return await(listener, Nonblocking)
-}
-
-func await(listener int, nonblocking bool) (conn int, peer netip.AddrPort, err error) {
 	for {
-		conn, peer, err = TryAccept(listener, nonblocking)
-		if err == nil || !LimitReached(err) {
+		conn, peer, err = TryAccept(listener, Blocking)
+		if err != unix.EAGAIN && !Retry(err) { // EAGAIN: the listener's SO_RCVTIMEO is over
 			return conn, peer, err
 		}
-		if err != unix.EAGAIN { // EAGAIN only says that the listener's SO_RCVTIMEO is over
-			Pause(err)
-		}
 	}
 }
 
-// TryAccept accepts a connection on a non-blocking listener. The connection is blocking or
-// not, as the caller says. The error is EAGAIN when no client waits.
+// TryAccept accepts a connection (accept4(2)), and makes it blocking or not. The error is EAGAIN
+// when the listener is non-blocking and no client waits, and [ErrShutdown] when the listener is
+// shut down.
 func TryAccept(listener int, nonblocking bool) (conn int, peer netip.AddrPort, err error) {
 	for {
 		conn, peer, err = accept(listener, nonblocking)
-		if err == nil || err == unix.EAGAIN {
+		switch {
+		case err == nil || err == unix.EAGAIN:
 			return conn, peer, err
-		}
-		if !slices.Contains(passing, err) {
+		case err == unix.EINTR || err == unix.ECONNABORTED: // a signal, or a client that has gone
+		case err == unix.EINVAL && !listens(listener):
+			return -1, peer, ErrShutdown
+		default:
 			return -1, peer, fmt.Errorf("accept: %w", err)
 		}
 	}
 }
 
-// passing are the errors of accept(2) that belong to one connection, or that pass: the
-// next call may succeed (accept(2), "Error handling").
-var passing = []error{
-	unix.EINTR, unix.ECONNABORTED, unix.EPROTO, unix.ENOPROTOOPT, unix.ENETDOWN,
-	unix.ENETUNREACH, unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.EOPNOTSUPP, enonet,
+// listens reports whether a socket is still a listener.
+func listens(socket int) bool {
+	is, err := unix.GetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	return err != nil || is != 0
+}
+
+// Fatal reports whether a call that has failed with err can never succeed, because the program
+// has passed it something wrong. All other errors of accept(2), select(2) and the like pass: a
+// resource limit, a client that has gone, a network that is down, a firewall's rule.
+func Fatal(err error) bool { return isOneOf(err, unix.EBADF, unix.ENOTSOCK, unix.EFAULT, unix.EINVAL) }
+
+// Retry reports whether to make a call again that has failed with err: at once after a signal
+// (EINTR), or after a second, for which Retry waits, with err in the log. It is false for nil,
+// [ErrShutdown] and errors that are [Fatal].
+func Retry(err error) bool {
+	if err == nil || errors.Is(err, ErrShutdown) || Fatal(err) {
+		return false
+	}
+	if !errors.Is(err, unix.EINTR) {
+		Pause(err)
+	}
+	return true
 }
 
 // LimitReached reports whether err says that there are no descriptors, no memory or no
 // processes left (EAGAIN from fork(2)). The call may succeed when some have been given back.
 func LimitReached(err error) bool {
+	return isOneOf(err, unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EAGAIN)
+}
+
+func isOneOf(err error, all ...unix.Errno) bool {
 	if err == nil {
 		return false
 	}
 	var errno unix.Errno // on the heap
-	return errors.As(err, &errno) && slices.Contains(limits, errno)
+	return errors.As(err, &errno) && slices.Contains(all, errno)
 }
-
-var limits = []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EAGAIN}
 
 // Pause logs err and waits for a second.
 func Pause(err error) {
 	log.Print(err)
 	time.Sleep(time.Second)
-}
-
-// Shutdown stops a listener in all processes that have it: new clients are refused, and each
-// [Accept] returns EINVAL, also one that waits. Elsewhere than on Linux, shutdown(2) does not
-// work on a listener (ENOTCONN), and the port is free when all processes have closed it.
-func Shutdown(listener int) error {
-	if err := unix.Shutdown(listener, unix.SHUT_RDWR); err != nil && err != unix.ENOTCONN {
-		return fmt.Errorf("shut down the listener: %w", err)
-	}
-	return nil
 }
 
 // LimitDescriptors lowers the limit of descriptors (RLIMIT_NOFILE) to FD_SETSIZE. At the

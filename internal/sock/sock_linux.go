@@ -9,8 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const enonet = unix.ENONET
-
 // accept is accept4(2). The connection is close-on-exec from the start. [unix.Accept4]
 // would leave garbage, 165 bytes a connection, and make the heap of each child grow.
 func accept(listener int, nonblocking bool) (conn int, peer netip.AddrPort, err error) {
@@ -25,17 +23,6 @@ func accept(listener int, nonblocking bool) (conn int, peer netip.AddrPort, err 
 		return -1, peer, errno
 	}
 	return int(fd), Peer(&from), nil
-}
-
-// LocalAddr returns the address of this end of a connection (getsockname(2)), or the zero
-// address.
-func LocalAddr(conn int) (addr netip.AddrPort) {
-	var own unix.RawSockaddrInet6
-	size := uint32(unix.SizeofSockaddrInet6)
-	if _, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(conn), uintptr(unsafe.Pointer(&own)), uintptr(unsafe.Pointer(&size))); errno != 0 {
-		return addr
-	}
-	return Peer(&own)
 }
 
 // Peer returns the address that accept(2) has stored.

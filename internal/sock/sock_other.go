@@ -10,8 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const enonet = unix.ENETDOWN // there is no ENONET
-
 func accept(listener int, nonblocking bool) (conn int, peer netip.AddrPort, err error) {
 	conn, from, err := unix.Accept(listener)
 	if err != nil {
@@ -23,16 +21,6 @@ func accept(listener int, nonblocking bool) (conn int, peer netip.AddrPort, err 
 		return -1, peer, err
 	}
 	return conn, addrPort(from), nil
-}
-
-// LocalAddr returns the address of this end of a connection (getsockname(2)), or the zero
-// address.
-func LocalAddr(conn int) (addr netip.AddrPort) {
-	own, err := unix.Getsockname(conn)
-	if err != nil {
-		return addr
-	}
-	return addrPort(own)
 }
 
 const (

@@ -7,19 +7,19 @@ import (
 	"os/signal"
 	"runtime"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 func listenOn(t *testing.T, host string, nonblocking bool) (int, netip.AddrPort) {
 	t.Helper()
-	listener, bound, err := Listen(netip.AddrPortFrom(netip.MustParseAddr(host), 0), time.Hour, nonblocking)
+	addr := netip.MustParseAddr(host)
+	listener, port, err := Listen(netip.AddrPortFrom(addr, 0), nonblocking)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(listener) })
-	return listener, bound
+	return listener, netip.AddrPortFrom(addr, port)
 }
 
 func TestConnectAndAccept(t *testing.T) {
@@ -48,9 +48,6 @@ func TestConnectAndAccept(t *testing.T) {
 		if peer.Addr().String() != test.connect {
 			t.Errorf("a client from %s has the address %v", test.connect, peer)
 		}
-		if own := LocalAddr(client); own != peer {
-			t.Errorf("LocalAddr = %v, Accept said %v", own, peer)
-		}
 		for _, fd := range []int{listener, conn} {
 			if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
 				t.Errorf("a child would inherit descriptor %d (%v)", fd, err)
@@ -70,18 +67,18 @@ func TestConnectAndAccept(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	_, bound := listenOn(t, "127.0.0.1", Blocking)
-	if _, _, err := Listen(bound, time.Hour, Blocking); !errors.Is(err, unix.EADDRINUSE) || err.Error() != "listen "+bound.String()+": address already in use" {
+	if _, _, err := Listen(bound, Blocking); !errors.Is(err, unix.EADDRINUSE) || err.Error() != "listen "+bound.String()+": address already in use" {
 		t.Errorf("listen on a port in use: %v", err)
 	}
 	foreign := netip.MustParseAddrPort("192.0.2.1:1")
-	if _, _, err := Listen(foreign, time.Hour, Blocking); !errors.Is(err, unix.EADDRNOTAVAIL) {
+	if _, _, err := Listen(foreign, Blocking); !errors.Is(err, unix.EADDRNOTAVAIL) {
 		t.Errorf("listen on an address of another host: %v", err)
 	}
 	closed, _ := listenOn(t, "127.0.0.1", Blocking)
 	if err := Shutdown(closed); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Accept(closed); !errors.Is(err, unix.EINVAL) {
+	if _, _, err := Accept(closed); err != ErrShutdown {
 		t.Errorf("accept after Shutdown: %v", err)
 	}
 }

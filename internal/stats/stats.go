@@ -1,24 +1,43 @@
-// Package stats sums up what the children, or the threads, of a server have counted.
+// Package stats prints what the children, or the threads, of a server have counted.
 package stats
 
 import (
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 )
 
-// Load returns what the counters have counted so far.
-func Load(counters []atomic.Int64) (counts []int64) {
-	for index := range counters {
-		counts = append(counts, counters[index].Load())
-	}
-	return counts
+// Print prints how many connections each of a server's children or threads has accepted, and a
+// summary. of says what has counted them: "child", for example. If switches is not nil, the summary
+// says how many context switches a connection took.
+func Print(of string, counters []atomic.Int64, switches []int64) error {
+	return print(of, counters, switches, false)
 }
 
-// Summary says in a line how many connections there were, and how evenly they are spread over
-// what counted them: "child", for example. If there is one, a second line says how many
-// context switches a connection took.
-func Summary(of string, counts, switches []int64) string {
+// PrintEach is [Print], but also prints the context switches of each child.
+func PrintEach(of string, counters []atomic.Int64, switches []int64) error {
+	return print(of, counters, switches, true)
+}
+
+func print(of string, counters []atomic.Int64, switches []int64, each bool) error {
+	var text strings.Builder
+	var counts []int64
+	for index := range counters {
+		counts = append(counts, counters[index].Load())
+		fmt.Fprintf(&text, "\n%s %-2d: %d times", of, index, counts[index])
+		if each {
+			fmt.Fprintf(&text, ", %d switches", switches[index])
+		}
+	}
+	_, err := fmt.Fprintf(os.Stdout, "%s\n\n%s", &text, summary(of, counts, switches))
+	return err
+}
+
+// summary says in a line how many connections there were, and how evenly they are spread, and in
+// another one how many context switches a connection took.
+func summary(of string, counts, switches []int64) string {
 	total := sum(counts)
 	text := fmt.Sprintf("%d connections; per %s: fewest %d, mean %.1f, most %d\n",
 		total, of, slices.Min(counts), float64(total)/float64(len(counts)), slices.Max(counts))

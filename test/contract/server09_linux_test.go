@@ -3,10 +3,7 @@ package contract
 import (
 	"fmt"
 	"net"
-	"os"
-	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -75,49 +72,6 @@ func TestQueueAtTheEnd(t *testing.T) {
 	for _, conn := range conns {
 		if got, err := Rest(conn); got != 0 || err != nil {
 			t.Errorf("%d bytes, error %v", got, err)
-		}
-	}
-}
-
-// Another process holds a copy of a client's socket (pidfd_getfd(2)). After the client has gone,
-// the server forgets the socket all the same.
-func TestCopyOfASocket(t *testing.T) {
-	t.Parallel()
-	for _, name := range []string{"server07", "server09"} {
-		s := Serve(t, name, map[string][]string{"server09": {"-n", "1"}}[name]...)
-		pid := s.PID
-		if name == "server09" {
-			pid = s.Pool(1, nil)[0]
-		}
-		conn := s.Send("5")
-		Receive(t, conn, 5)
-		pidfd, err := unix.PidfdOpen(pid, 0)
-		if err != nil {
-			t.Skipf("pidfd_open: %v", err)
-		}
-		defer unix.Close(pidfd)
-		for fd := range 64 {
-			if to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd)); err != nil || !strings.HasPrefix(to, "socket:") {
-				continue
-			}
-			copied, err := unix.PidfdGetfd(pidfd, fd, 0)
-			if err != nil {
-				t.Skipf("pidfd_getfd: %v", err)
-			}
-			defer unix.Close(copied)
-		}
-		conn.Close()
-		for range 20 {
-			s.Ask("5\n", 5)
-		}
-		// An entry that has stayed would be reported again and again.
-		WaitFor(t, "it uses less than a tenth of a core", func() bool {
-			begin, before := time.Now(), s.CPU()
-			time.Sleep(time.Second)
-			return s.CPU()-before < time.Since(begin)/10
-		})
-		if s.HasEnded() || s.Stderr.String() != "" {
-			t.Errorf("%s: %s", name, &s.Stderr)
 		}
 	}
 }

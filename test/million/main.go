@@ -6,11 +6,13 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -120,8 +122,10 @@ type server struct {
 }
 
 // build builds server09 and the client.
-func build(dir string) error {
-	out, err := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "csdesign/server09", "csdesign/client").CombinedOutput()
+func build(ctx context.Context, dir string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator), "csdesign/server09", "csdesign/client")
+	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGINT) }
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}
@@ -175,7 +179,7 @@ func (s *server) end() (took, cpu time.Duration, err error) {
 }
 
 // open has children open the connections, and shows how many there are.
-func open(port, connections, perChild int) (pids []int, err error) {
+func open(ctx context.Context, port, connections, perChild int) (pids []int, err error) {
 	file, counters, err := reexec.CreateShared((connections + perChild - 1) / perChild)
 	if err != nil {
 		return nil, err
@@ -200,6 +204,9 @@ func open(port, connections, perChild int) (pids []int, err error) {
 		if sum > last {
 			last, since = sum, time.Now()
 		}
+		if ctx.Err() != nil {
+			return pids, ctx.Err()
+		}
 		if time.Since(since) > 30*time.Second {
 			return pids, fmt.Errorf("no connection was made for 30 s, after %d", sum)
 		}
@@ -210,12 +217,14 @@ var rateLine = regexp.MustCompile(`(\d+) connections per second`)
 
 // run opens the connections and prints what they cost.
 func run(connections, perProcess int) error {
+	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer cancel()
 	dir, err := os.MkdirTemp("", "million")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := build(dir); err != nil {
+	if err := build(ctx, dir); err != nil {
 		return err
 	}
 	children := (connections + perProcess - 1) / perProcess
@@ -226,7 +235,7 @@ func run(connections, perProcess int) error {
 	defer s.cmd.Process.Kill()
 	fmt.Printf("server09 -n %d, and %d processes with clients\n", children, children)
 	slab, memory, begin := number("meminfo", "Slab"), s.memory(), time.Now()
-	pids, err := open(s.port, connections, perProcess)
+	pids, err := open(ctx, s.port, connections, perProcess)
 	defer func() {
 		for _, pid := range pids {
 			unix.Kill(pid, unix.SIGKILL)
@@ -238,7 +247,7 @@ func run(connections, perProcess int) error {
 	}
 	took := time.Since(begin)
 	fmt.Printf("%d connections are open after %.1f s: %.0f a second\n", connections, took.Seconds(), float64(connections)/took.Seconds())
-	out, err := exec.Command(filepath.Join(dir, "client"), "-i", "127.0.0.1", "-p", strconv.Itoa(s.port), "-c", "1", "-t", "2000").CombinedOutput()
+	out, err := exec.CommandContext(ctx, filepath.Join(dir, "client"), "-i", "127.0.0.1", "-p", strconv.Itoa(s.port), "-c", "1", "-t", "2000").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("client: %w\n%s", err, out)
 	}

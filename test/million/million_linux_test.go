@@ -1,9 +1,13 @@
 package main
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"csdesign/test/contract"
 )
@@ -32,7 +36,16 @@ after SIGTERM the server ends in [\d.]+ s, with [\d.]+ s of CPU time
 func TestTooMany(t *testing.T) {
 	cmd := exec.Command("/bin/sh", "-c", "ulimit -n 1504 && exec "+contract.Path("million")+" -c 10000000")
 	cmd.Dir = contract.Root()
+	dir := t.TempDir()
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
 	p := contract.Start(t, cmd)
 	const want = "10000000 connections are not possible here, 4096 are: a process can have 1504 descriptors (ulimit -Hn), and server09 has at most 1024 children\n"
 	contract.WaitFor(t, "it says what is possible", func() bool { return p.Stdout.Has(want) })
+	p.Signal(unix.SIGTERM)
+	p.Status()
+	p.Gone()
+	left, err := filepath.Glob(filepath.Join(dir, "million*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("it leaves %v, %v", left, err)
+	}
 }
