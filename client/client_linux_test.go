@@ -104,6 +104,25 @@ func TestNoBytes(t *testing.T) {
 	summarized(c, "6", "0", "0", "0")
 }
 
+// A report that cannot be printed is an error.
+func TestFullDevice(t *testing.T) {
+	t.Parallel()
+	s := contract.Serve(t, "server03")
+	for _, args := range [][]string{{"-h"}, {"-i", "127.0.0.1", "-p", fmt.Sprint(s.Port), "-c", "2", "-t", "3"}} {
+		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer full.Close()
+		cmd := exec.Command(contract.Path("client"), args...)
+		cmd.Stdout = full
+		c := contract.Start(t, cmd)
+		if status := c.Status(); status != 1 || c.Stderr.String() != "client: write /dev/stdout: no space left on device\n" {
+			t.Errorf("%v: status %d, %s", args, status, &c.Stderr)
+		}
+	}
+}
+
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{
@@ -299,10 +318,11 @@ func TestInterruptAtStart(t *testing.T) {
 func TestLookUpOnce(t *testing.T) {
 	t.Parallel()
 	s := contract.Serve(t, "server03")
+	contract.Needs(t, "strace", "ptrace")
 	trace := filepath.Join(t.TempDir(), "trace")
 	if out, err := exec.Command("strace", "-f", "-e", "trace=openat", "-o", trace, contract.Path("client"), "-i", "localhost",
 		"-p", fmt.Sprint(s.Port), "-c", "3", "-t", "1").CombinedOutput(); err != nil {
-		t.Skipf("strace: %v %s", err, out)
+		t.Fatalf("strace: %v %s", err, out)
 	}
 	text, err := os.ReadFile(trace)
 	if err != nil {

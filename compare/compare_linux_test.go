@@ -172,11 +172,7 @@ func TestPictureThatCannotBeWritten(t *testing.T) {
 // The peers have rows of their own, and ratios.
 func TestWithPeers(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"cc", "python3"} {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Skip(err)
-		}
-	}
+	contract.Needs(t, "cc", "python3")
 	p, dir := runCompare(t, "-c", "2", "-t", "10", "-n", "2", "-rounds", "1", "-with", "c,python", "server03", "server04", "server07")
 	if status := p.Status(); status != 0 {
 		t.Fatalf("status %d, %s%s", status, &p.Stdout, &p.Stderr)
@@ -276,9 +272,7 @@ server07 +multiplexing, epoll( +\d+){3}
 // A server of the reader's own has a row, too.
 func TestRun(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("python3"); err != nil {
-		t.Skip(err)
-	}
+	contract.Needs(t, "python3")
 	wrong := "python3 -c \"import socket\ns = socket.create_server(('{host}', {port}))\nwhile 1:\n c = s.accept()[0]\n c.recv(9)\n c.send(b'x')\""
 	p, dir := runCompare(t, "-c", "2", "-t", "10", "-rounds", "1", "-n", "3",
 		"-run", "mine=python3 compare/peers/peer.py prefork {host} {port} {n}", "-run", "nothing-of-the-kind {port}", "-run", "wrong="+wrong, "server00")

@@ -22,6 +22,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"csdesign/test/contract"
 )
 
 // fixed are the rounds of a server that counts. In the second round it was slow. What was
@@ -225,9 +227,7 @@ func TestFailures(t *testing.T) {
 // A program may miss a signal: it gets another one.
 func TestServerThatMissesASignal(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("python3"); err != nil {
-		t.Skip(err)
-	}
+	contract.Needs(t, "python3")
 	dir := t.TempDir()
 	script(t, dir, "peer.py", `
 import signal, sys, time

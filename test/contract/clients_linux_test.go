@@ -58,7 +58,7 @@ func TestResets(t *testing.T) {
 			conn.SetLinger(0)
 			conn.Close()
 		}
-		WaitFor(t, "20 resets are reported", func() bool { return s.Stderr.Count("of 20000000 bytes") == 20 })
+		s.WaitFor("20 resets are reported", func() bool { return s.Stderr.Count("of 20000000 bytes") == 20 })
 		s.Ask("5\n", 5)
 		if d.pool > 0 && s.Stderr.Has("child ") {
 			t.Errorf("a child has died: %s", &s.Stderr)
@@ -81,7 +81,7 @@ func TestSilentClients(t *testing.T) {
 			s.Connect()
 		}
 		s.Ask("5\n", 5)
-		WaitFor(t, "all are reported", func() bool { return s.Stderr.Count(" within 1s\n") == d.many() })
+		s.WaitFor("all are reported", func() bool { return s.Stderr.Count(" within 1s\n") == d.many() })
 	})
 }
 
@@ -94,7 +94,7 @@ func TestClientsThatDoNotRead(t *testing.T) {
 		}
 		for i := range swallowers {
 			s.Swallower()
-			WaitFor(t, "the request is logged", func() bool { return s.Stdout.Count(" 20000000 bytes") == i+1 })
+			s.WaitFor("the request is logged", func() bool { return s.Stdout.Count(" 20000000 bytes") == i+1 })
 		}
 		// The server gives a swallower up after 30 s. A good client does not wait for that.
 		s.Ask("4096\n", 4096)
@@ -111,7 +111,7 @@ func TestClientsThatNeverRead(t *testing.T) {
 			s.Swallower()
 		}
 		s.Ask("5\n", 5)
-		WaitFor(t, "all are reported", func() bool {
+		s.WaitFor("all are reported", func() bool {
 			return s.Stderr.Count("of 20000000 bytes") == d.many() && s.Stderr.Count("for 1s\n") == d.many()
 		})
 	})
@@ -165,7 +165,7 @@ func TestMoreThanTheRequest(t *testing.T) {
 			fmt.Fprint(conn, size)
 			Receive(t, conn, 1)
 			if !d.keeps {
-				WaitFor(t, "the server has shut down its side, or waits in write", func() bool {
+				s.WaitFor("the server has shut down its side, or waits in write", func() bool {
 					return s.State(conn) == "FIN_WAIT1" ||
 						slices.ContainsFunc(s.Tree(), func(p Process) bool { return Calls(t, p.PID, unix.SYS_WRITE) })
 				})
@@ -246,7 +246,7 @@ func TestBadRequestAfterAReply(t *testing.T) {
 		if got, err := io.Copy(io.Discard, conn); got != 1_000_000 || err != nil {
 			t.Errorf("%d bytes, error %v", got, err)
 		}
-		WaitFor(t, "the bad request is reported", func() bool { return s.Stderr.Has("bad request \"xyyy") })
+		s.WaitFor("the bad request is reported", func() bool { return s.Stderr.Has("bad request \"xyyy") })
 	})
 }
 
@@ -256,7 +256,7 @@ func TestClientsThatSayNothing(t *testing.T) {
 		conn := s.Connect()
 		conn.Close()
 		said := fmt.Sprintf("%s: %v: closed without a request\n", d.name, conn.LocalAddr())
-		WaitFor(t, said, func() bool { return s.Stderr.Has(said) })
+		s.WaitFor(said, func() bool { return s.Stderr.Has(said) })
 	})
 }
 
@@ -328,7 +328,7 @@ func TestQuietAtTheLimit(t *testing.T) {
 		for s.Stderr.String() == "" {
 			conn := s.Send("1")
 			conns = append(conns, conn)
-			WaitFor(t, "it is answered, or told to wait", func() bool {
+			s.WaitFor("it is answered, or told to wait", func() bool {
 				conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 				n, err := conn.Read(make([]byte, 1))
 				return n == 1 || err == nil || s.Stderr.String() != ""
@@ -367,12 +367,7 @@ func TestDescriptorLimit(t *testing.T) {
 		for range 100 {
 			silent = append(silent, s.Connect())
 		}
-		// It has to calm down, and to stay calm for as long as the measurement takes.
-		WaitFor(t, "it uses less than a tenth of a core", func() bool {
-			begin, before := time.Now(), s.CPU()
-			time.Sleep(time.Second)
-			return s.CPU()-before < time.Since(begin)/10
-		})
+		s.Sleeps()
 		for _, conn := range silent {
 			conn.Close()
 		}

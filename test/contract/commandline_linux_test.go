@@ -108,7 +108,7 @@ func TestQuiet(t *testing.T) {
 		s := Serve(t, d.name, "-q")
 		s.Ask("5\n", 5)
 		s.Ask("x\n", 0)
-		WaitFor(t, "it says that the request is bad", func() bool { return s.Stderr.Has("bad request") })
+		s.WaitFor("it says that the request is bad", func() bool { return s.Stderr.Has("bad request") })
 		s.Signal(unix.SIGTERM)
 		if status := s.Status(); status != 0 || s.Stdout.Has("Got request") {
 			t.Errorf("status %d, %s, %s", status, &s.Stdout, &s.Stderr)

@@ -6,8 +6,6 @@ import (
 	"runtime"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // A design is what the contract has to know of a server.
@@ -50,12 +48,8 @@ var designs = []design{
 // needs skips a test of a design that the system does not allow.
 func (d design) needs(t testing.TB) {
 	t.Helper()
-	if d.name != "server10" {
-		return
-	}
-	// Without parameters the call fails, and EFAULT means that it is allowed.
-	if _, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, 0, 0); errno != unix.EFAULT {
-		t.Skipf("io_uring is not allowed: %v", errno)
+	if d.name == "server10" {
+		Needs(t, "io_uring")
 	}
 }
 

@@ -32,7 +32,7 @@ func settled(s *Server, d design) {
 	if d.copies {
 		set = "SigBlk" // a child that is executed blocks all signals, too, until it is executed
 	}
-	WaitFor(s.T, "the children have settled", func() bool {
+	s.WaitFor("the children have settled", func() bool {
 		children := s.Children()
 		return len(children) >= d.pool && !slices.ContainsFunc(children, func(pid int) bool { return !protected(pid, set) })
 	})
@@ -82,7 +82,7 @@ func TestEndUnderLoad(t *testing.T) {
 	each(t, all, func(t *testing.T, d design) {
 		s := Serve(t, d.name)
 		c := Run(t, "client", "-i", "127.0.0.1", "-p", fmt.Sprint(s.Port), "-c", "15", "-t", "100000")
-		WaitFor(t, "the load is on", func() bool { return s.Stdout.Count("Got request") > 30 })
+		s.WaitFor("the load is on", func() bool { return s.Stdout.Count("Got request") > 30 })
 		Kill(t, unix.SIGINT, -s.PID)
 		if status := s.Status(); status != 0 {
 			t.Errorf("exit status %d", status)
@@ -108,7 +108,7 @@ func TestSecondSignal(t *testing.T) {
 			Receive(t, s.Swallower(), 1000)
 			settled(s, d)
 			s.Signal(sig)
-			WaitFor(t, "it says what it waits for", func() bool { return s.Stderr.Has(d.name + waiting) })
+			s.WaitFor("it says what it waits for", func() bool { return s.Stderr.Has(d.name + waiting) })
 			s.Signal(sig)
 			if got := s.Status(); got != status {
 				t.Errorf("%v twice: exit status %d", sig, got)
@@ -124,7 +124,7 @@ func TestSignalAtTheStart(t *testing.T) {
 	each(t, pools, func(t *testing.T, d design) {
 		for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
 			s := Serve(t, d.name, "-n", "30")
-			WaitFor(t, "some children run", func() bool { return len(s.Children()) > 5 })
+			s.WaitFor("some children run", func() bool { return len(s.Children()) > 5 })
 			Kill(t, sig, -s.PID)
 			if status := s.Status(); status != 0 {
 				t.Errorf("%v: exit status %d", sig, status)
@@ -233,9 +233,7 @@ func TestFullOutput(t *testing.T) {
 func TestPIDNamespace(t *testing.T) {
 	each(t, all, func(t *testing.T, d design) {
 		inside := []string{"--pid", "--fork", "--kill-child", "--mount-proc"}
-		if out, err := exec.Command("unshare", append(inside, "true")...).CombinedOutput(); err != nil {
-			t.Skipf("unshare: %v %s", err, out)
-		}
+		Needs(t, "unshare", "PID namespaces")
 		s := Listening(t, Start(t, exec.Command("unshare", append(inside, Path(d.name), "-i", "127.0.0.1", "-p", "0", "-timeout", "0")...)))
 		s.Crowd(d.crowd)
 		s.Connect() // a silent client
@@ -251,9 +249,7 @@ func TestPIDNamespace(t *testing.T) {
 // parent.
 func TestKilledWithCapability(t *testing.T) {
 	each(t, forks, func(t *testing.T, d design) {
-		if os.Getuid() != 0 {
-			t.Skip("only root can run it as another user")
-		}
+		Needs(t, "root", "setcap") // only root can run it as another user
 		dir, err := os.MkdirTemp("", "csdesign")
 		if err != nil {
 			t.Fatal(err)
@@ -264,7 +260,7 @@ func TestKilledWithCapability(t *testing.T) {
 			t.Fatal(err)
 		}
 		if out, err := exec.Command("setcap", "cap_net_bind_service+ep", program).CombinedOutput(); err != nil {
-			t.Skipf("setcap: %v %s", err, out)
+			t.Fatalf("setcap: %v %s", err, out)
 		}
 		s := Listening(t, Start(t, asNobody(exec.Command(program, "-i", "127.0.0.1", "-p", "0"))))
 		for range 5 {

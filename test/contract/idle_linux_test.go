@@ -30,7 +30,7 @@ func TestManyIdleConnections(t *testing.T) {
 				t.Fatal(err)
 			}
 			if need := uint64(test.idle + 100); limit.Cur < need {
-				t.Skipf("the limit of descriptors is %d, this needs %d", limit.Cur, need)
+				t.Skipf("needs %d descriptors: the limit is %d (ulimit -Hn)", need, limit.Cur)
 			}
 			s := Serve(t, test.name)
 			s.Crowd(20) // what it needs for any client, it has now

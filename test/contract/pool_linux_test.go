@@ -28,7 +28,7 @@ func TestKilledChildren(t *testing.T) {
 		s.Crowd(d.crowd)
 		for index := range 7 {
 			said := fmt.Sprintf("%s: child %d (PID ", d.name, index)
-			WaitFor(t, "three times: "+said, func() bool { return s.Stderr.Count(said) == 3 })
+			s.WaitFor("three times: "+said, func() bool { return s.Stderr.Count(said) == 3 })
 		}
 	})
 }
@@ -77,9 +77,7 @@ func TestChildrenThatDieAtOnce(t *testing.T) {
 // for all processes of a user. It does not hold for root, and only root can become another user.
 func asUser(t *testing.T, d design, offset int) func(name string, args ...string) *exec.Cmd {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("only root can become another user")
-	}
+	Needs(t, "root", "prlimit") // only root can become another user
 	user := uint32(70_000 + os.Getpid()%10_000*100 + offset + slices.IndexFunc(designs, func(other design) bool { return other.name == d.name }))
 	if err := os.Chmod(filepath.Dir(Path(d.name)), 0o755); err != nil {
 		t.Fatal(err)
@@ -100,7 +98,7 @@ func TestStoppedChild(t *testing.T) {
 		settled(s, d)
 		for range 5 {
 			if !d.keeps {
-				WaitFor(t, "a child waits in write", func() bool {
+				s.WaitFor("a child waits in write", func() bool {
 					return slices.ContainsFunc(s.Children(), func(pid int) bool { return Calls(t, pid, unix.SYS_WRITE) })
 				})
 			}
@@ -129,10 +127,8 @@ func TestStoppedChild(t *testing.T) {
 // that do, a line a second is all that it says, and when there is room again the pool is full.
 func TestProcessLimit(t *testing.T) {
 	each(t, func(d design) bool { return d.forks && !d.queues }, func(t *testing.T, d design) {
+		Needs(t, "limits on processes")
 		as := asUser(t, d, 0)
-		if out, err := as("prlimit", "--nproc=45:", "true").CombinedOutput(); err != nil {
-			t.Skipf("prlimit: %v %s", err, out)
-		}
 		begin := time.Now()
 		args := []string{"--nproc=45:", Path(d.name), "-i", "127.0.0.1", "-p", "0"}
 		if d.pool > 0 {
@@ -140,7 +136,7 @@ func TestProcessLimit(t *testing.T) {
 		}
 		s := Listening(t, Start(t, as("prlimit", args...)))
 		if d.pool > 0 {
-			WaitFor(t, "a child has died, or could not be started", func() bool { return s.Stderr.String() != "" })
+			s.WaitFor("a child has died, or could not be started", func() bool { return s.Stderr.String() != "" })
 		}
 		// A child that dies may take a connection with it. But most are answered.
 		answered := 0
@@ -156,7 +152,7 @@ func TestProcessLimit(t *testing.T) {
 			t.Errorf("%d of 60 clients were answered", answered)
 		}
 		if d.pool > 0 {
-			WaitFor(t, "it has tried again", func() bool { return s.Stderr.Count("\n") > 13 })
+			s.WaitFor("it has tried again", func() bool { return s.Stderr.Count("\n") > 13 })
 		}
 		// All children at the start, and then one each second, or all if one has lived for a second.
 		most := 12 + 5*int(time.Since(begin).Seconds())

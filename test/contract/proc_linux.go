@@ -20,7 +20,6 @@ import (
 type Process struct {
 	PID, Parent, Group int
 	State              string // T: stopped
-	CPU                time.Duration
 }
 
 // Processes returns all processes that have not ended.
@@ -63,11 +62,7 @@ func stats(t testing.TB, pattern string) (all []Process) {
 		if f[0] == "Z" || f[0] == "X" {
 			continue
 		}
-		const tick = time.Second / 100
-		all = append(all, Process{
-			PID: Number(t, pid), Parent: Number(t, f[1]), Group: Number(t, f[2]), State: f[0],
-			CPU: time.Duration(Number(t, f[11])+Number(t, f[12])) * tick,
-		})
+		all = append(all, Process{PID: Number(t, pid), Parent: Number(t, f[1]), Group: Number(t, f[2]), State: f[0]})
 	}
 	return all
 }
@@ -79,7 +74,7 @@ func Calls(t testing.TB, pid, number int) bool {
 	for _, thread := range Threads(t, pid) {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/syscall", pid, thread.PID))
 		if errors.Is(err, os.ErrPermission) {
-			t.Skip(err)
+			t.Skipf("needs ptrace: %v", err)
 		}
 		if strings.HasPrefix(string(text), fmt.Sprintf("%d ", number)) {
 			return true
@@ -139,13 +134,35 @@ func (p *Program) Tree() (tree []Process) {
 	return tree
 }
 
-// CPU returns the CPU time that the program and its children have used.
-func (p *Program) CPU() (total time.Duration) {
+// Demand returns for how long the threads of the program and its children have run, or have waited for
+// a processor (/proc/PID/task/TID/schedstat). Unlike CPU time it does not shrink on a machine that is busy: a thread
+// that never sleeps needs one second in each second.
+func (p *Program) Demand() (total time.Duration) {
 	p.T.Helper()
 	for _, process := range p.Tree() {
-		total += process.CPU
+		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", process.PID))
+		if err != nil {
+			p.T.Fatal(err)
+		}
+		for _, file := range files {
+			var ran, waited time.Duration
+			text, _ := os.ReadFile(file) // or it has ended
+			fmt.Sscan(string(text), &ran, &waited)
+			total += ran + waited
+		}
 	}
 	return total
+}
+
+// Sleeps waits until the program and its children sleep: for a second they need less than a tenth of a
+// processor.
+func (p *Program) Sleeps() {
+	p.T.Helper()
+	p.WaitFor("it sleeps", func() bool {
+		begin, before := time.Now(), p.Demand()
+		time.Sleep(time.Second)
+		return before > 0 && p.Demand()-before < time.Since(begin)/10
+	})
 }
 
 // Memory returns the proportional set size of the program and its children, in bytes.

@@ -18,7 +18,7 @@ import (
 )
 
 // Patience is how long a test waits for what has to happen, on a slow machine under load.
-var Patience = 3 * time.Minute
+var Patience = time.Minute
 
 // root is the root of the repository, bin the directory of the built programs.
 var root, bin string
@@ -49,6 +49,7 @@ func run(m *testing.M, programs []string) (status int, err error) {
 		args = append(args, "-race")
 		// A program with the race detector sleeps for a second before it exits.
 		os.Setenv("GORACE", "atexit_sleep_ms=0")
+		Patience *= 3
 	}
 	if len(programs) == 0 {
 		return m.Run(), nil
@@ -166,10 +167,8 @@ func Start(t testing.TB, cmd *exec.Cmd) *Program {
 // interface. $BIN is the directory of the programs.
 func Sandbox(t testing.TB, script string) *Program {
 	t.Helper()
+	Needs(t, "unshare", "ip", "namespaces")
 	args := []string{"--net", "--mount", "--", "sh", "-c"}
-	if out, err := exec.Command("unshare", append(args, "ip link set lo up")...).CombinedOutput(); err != nil {
-		t.Skipf("unshare, ip: %v %s", err, out)
-	}
 	cmd := exec.Command("unshare", append(args, "set -e; BIN="+Path("")+"; ip link set lo up; "+script)...)
 	return Start(t, cmd)
 }
@@ -187,6 +186,21 @@ func WaitFor(t testing.TB, what string, so func() bool) {
 		}
 		time.Sleep(pause)
 	}
+}
+
+// WaitFor waits until something is so while the program runs. It fails when the program has ended.
+func (p *Program) WaitFor(what string, so func() bool) {
+	p.T.Helper()
+	WaitFor(p.T, what, func() bool {
+		ended := p.HasEnded() // before the last look
+		if so() {
+			return true
+		}
+		if ended {
+			p.T.Fatalf("it has ended, so this will not be: %s", what)
+		}
+		return false
+	})
 }
 
 // Kill sends a signal to processes, or to a process group by its negative number.

@@ -23,7 +23,7 @@ func TestReplies(t *testing.T) {
 				}
 			}
 			conn.Close()
-			WaitFor(t, "both requests are logged", func() bool {
+			s.WaitFor("both requests are logged", func() bool {
 				return s.Stdout.Count(fmt.Sprintf("Got request to send %d bytes. Sending them all...\n", size)) == 2
 			})
 		}

@@ -14,7 +14,7 @@ func TestMoreClientsThanASetHolds(t *testing.T) {
 		idle = append(idle, s.Connect())
 	}
 	last := s.Send("5\n")
-	WaitFor(t, "the limit is reached", func() bool {
+	s.WaitFor("the limit is reached", func() bool {
 		return s.Stderr.Has("server02: accept: too many open files")
 	})
 	for _, conn := range idle[:200] {

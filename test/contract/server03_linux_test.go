@@ -82,7 +82,7 @@ func TestHolderOfTheLockKilled(t *testing.T) {
 	s.Pool(3, nil)
 	for range 3 {
 		var holders []int
-		WaitFor(t, "one child is in accept", func() bool {
+		s.WaitFor("one child is in accept", func() bool {
 			holders = slices.DeleteFunc(slices.Clone(s.Children()), func(pid int) bool { return !Calls(t, pid, unix.SYS_ACCEPT4) })
 			return len(holders) == 1
 		})

@@ -23,7 +23,7 @@ func TestChildKilledWithConnection(t *testing.T) {
 	Receive(t, next, 5)
 	s.Pool(1, old)
 	want := fmt.Sprintf("server04: child 0 (PID %d) was killed by SIGKILL\n", old[0])
-	WaitFor(t, "the death is reported, and nothing else", func() bool { return s.Stderr.String() == want })
+	s.WaitFor("the death is reported, and nothing else", func() bool { return s.Stderr.String() == want })
 	if counts := s.Counts("child"); counts[0] != 2 {
 		t.Errorf("child 0 has got %d connections, want 2", counts[0])
 	}
@@ -35,10 +35,10 @@ func TestChildKilledBeforeItReceives(t *testing.T) {
 	s := Serve(t, "server04", "-n", "1")
 	s.Ask("5\n", 5)
 	old := s.Pool(1, nil)
-	WaitFor(t, "the child waits for the next connection", func() bool { return Calls(t, old[0], unix.SYS_RECVMSG) })
+	s.WaitFor("the child waits for the next connection", func() bool { return Calls(t, old[0], unix.SYS_RECVMSG) })
 	Stop(t, old[0])
 	first := s.Send("6\n")
-	WaitFor(t, "the parent has accepted the connection", func() bool {
+	s.WaitFor("the parent has accepted the connection", func() bool {
 		return s.State(first) != "BACKLOG"
 	})
 	next := s.Send("7\n")
@@ -49,7 +49,7 @@ func TestChildKilledBeforeItReceives(t *testing.T) {
 	}
 	Receive(t, next, 7)
 	want := fmt.Sprintf("server04: child 0 (PID %d) was killed by SIGKILL\n", old[0])
-	WaitFor(t, "the death is reported, and nothing else", func() bool { return s.Stderr.String() == want })
+	s.WaitFor("the death is reported, and nothing else", func() bool { return s.Stderr.String() == want })
 }
 
 // There are fewer descriptors than the pool needs. The server works with the children that
@@ -58,7 +58,7 @@ func TestPoolBeyondTheLimit(t *testing.T) {
 	t.Parallel()
 	begin := time.Now()
 	s := ServeAfter(t, "ulimit -n 40;", "server04", "-n", "100")
-	WaitFor(t, "the limit is reached", func() bool { return s.Stderr.Has("too many open files\n") })
+	s.WaitFor("the limit is reached", func() bool { return s.Stderr.Has("too many open files\n") })
 	s.Crowd(100)
 	if n, most := s.Stderr.Count("\n"), int(time.Since(begin).Seconds())+1; n > most {
 		t.Errorf("it has tried %d times in less than %d s", n, most)

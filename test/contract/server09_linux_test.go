@@ -53,7 +53,7 @@ func TestQueueOfADeadChild(t *testing.T) {
 			Receive(t, conn, 5)
 		}
 		said := fmt.Sprintf("(PID %d)", children[0])
-		WaitFor(t, said, func() bool { return s.Stderr.Has(said) })
+		s.WaitFor(said, func() bool { return s.Stderr.Has(said) })
 		if sum := Sum(s.Counts("child")); sum != 40 {
 			t.Errorf("%v: %d connections counted, want 40", sig, sum)
 		}

@@ -34,9 +34,7 @@ func systemCalls(t *testing.T, name string) int {
 // One call submits all that has to be done in a round, and waits for what is done.
 func TestFewSystemCalls(t *testing.T) {
 	design{name: "server10"}.needs(t)
-	if _, err := exec.LookPath("strace"); err != nil {
-		t.Skip(err)
-	}
+	Needs(t, "strace", "ptrace")
 	if race {
 		t.Skip("the race detector makes system calls of its own")
 	}
@@ -50,14 +48,9 @@ func TestFewSystemCalls(t *testing.T) {
 // The error says what to do about it.
 func TestLockedMemory(t *testing.T) {
 	design{name: "server10"}.needs(t)
-	if os.Getuid() != 0 {
-		t.Skip("only root can run it as another user")
-	}
+	Needs(t, "root", "prlimit") // only root can run it as another user
 	if err := os.Chmod(Path(""), 0o755); err != nil {
 		t.Fatal(err)
-	}
-	if out, err := asNobody(exec.Command("prlimit", "--memlock=4096:4096", "true")).CombinedOutput(); err != nil {
-		t.Skipf("prlimit: %v %s", err, out)
 	}
 	p := Start(t, asNobody(exec.Command("prlimit", "--memlock=4096:4096", Path("server10"), "-i", "127.0.0.1", "-p", "0")))
 	const want = "server10: set up io_uring: cannot allocate memory; see the limit of locked memory (ulimit -l)\n"

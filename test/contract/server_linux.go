@@ -149,7 +149,7 @@ func (s *Server) Free() {
 // Pool waits until the server has that many children, and none of the old ones.
 func (s *Server) Pool(size int, old []int) (children []int) {
 	s.T.Helper()
-	WaitFor(s.T, fmt.Sprintf("there are %d children", size), func() bool {
+	s.WaitFor(fmt.Sprintf("there are %d children", size), func() bool {
 		children = s.Children()
 		return len(children) == size &&
 			!slices.ContainsFunc(children, func(pid int) bool { return slices.Contains(old, pid) })

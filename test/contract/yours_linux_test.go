@@ -333,9 +333,7 @@ func TestYourServer(t *testing.T) {
 // The checks find what is wrong with a server that is not ours.
 func TestCommand(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("python3"); err != nil {
-		t.Skip(err)
-	}
+	Needs(t, "python3")
 	for command, want := range map[string][]string{
 		Path("server03a") + " -q -i {host} -p {port}": {"--- PASS: TestYourServer/Reply ", "--- PASS: TestYourServer/BadRequest ", "--- SKIP: TestYourServer/Timeout "},
 		"python3 compare/peers/peer.py prefork {host} {port} {n}": {"--- PASS: TestYourServer/Reply ", "--- FAIL: TestYourServer/BadRequest ",

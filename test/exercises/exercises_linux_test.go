@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"csdesign/test/contract"
 )
 
 // An exercise is a patch.
@@ -68,9 +70,7 @@ func TestExercises(t *testing.T) {
 	if testing.Short() {
 		t.Skip("each exercise builds the collection")
 	}
-	if _, err := exec.LookPath("git"); err != nil {
-		t.Skip(err)
-	}
+	contract.Needs(t, "git")
 	patches, err := filepath.Glob("*.patch")
 	if err != nil || len(patches) == 0 {
 		t.Fatalf("there are no patches, %v", err)
@@ -79,6 +79,14 @@ func TestExercises(t *testing.T) {
 		t.Run(strings.TrimSuffix(patch, ".patch"), func(t *testing.T) {
 			t.Parallel()
 			e := read(t, patch)
+			if e.chapter == "server10" {
+				contract.Needs(t, "io_uring")
+			}
+			for _, name := range []string{"strace", "pgrep"} {
+				if strings.Contains(e.run, name+" ") {
+					contract.Needs(t, name)
+				}
+			}
 			chapter, err := os.ReadFile(filepath.Join("../..", e.chapter, "README.md"))
 			if err != nil {
 				t.Fatal(err)
@@ -104,9 +112,6 @@ func TestExercises(t *testing.T) {
 				run.Env = append(os.Environ(), "GOFLAGS=-trimpath") // what has been built in another directory is used again
 				if out, _ = run.CombinedOutput(); e.shows.Match(out) {
 					return
-				}
-				if strings.Contains(string(out), "io_uring") {
-					t.Skipf("there is no io_uring: %s", out)
 				}
 			}
 			t.Errorf("it does not show %v:\n%s", e.shows, out)

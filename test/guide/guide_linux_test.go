@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"csdesign/test/contract"
 )
 
 var (
@@ -73,7 +75,7 @@ func TestOutputs(t *testing.T) {
 			sandbox = append(sandbox, "--map-root-user") // for an ordinary user
 		}
 		if out, err := exec.Command("unshare", append(sandbox, "ip", "link", "set", "lo", "up")...).CombinedOutput(); err != nil {
-			t.Skipf("there are no namespaces for the chapters: %v %s", err, out)
+			t.Skipf("needs namespaces: %v %s", err, out)
 		}
 	}
 	for _, path := range paths {
@@ -83,9 +85,7 @@ func TestOutputs(t *testing.T) {
 				t.Fatal(err)
 			}
 			for name := range tools(text) {
-				if _, err := exec.LookPath(name); err != nil {
-					t.Skipf("the chapter needs %s", name)
-				}
+				contract.Needs(t, name)
 			}
 			if os.Getenv(inside) == "" {
 				t.Parallel()
