@@ -24,7 +24,7 @@ func wait(fd int) string {
 	begin := time.Now()
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, 1000)
-	for err == unix.EINTR { // the handlers of the Go runtime do not restart poll
+	for err == unix.EINTR { // poll is never restarted after a handler has run (signal(7))
 		n, err = unix.Poll(fds, int(1000-time.Since(begin).Milliseconds()))
 	}
 	tcp.Must("poll", err)

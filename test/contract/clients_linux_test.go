@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The clients of these tests do what a client should not do.
+// The clients of these tests mistreat the server.
 
 func TestBadRequests(t *testing.T) {
 	each(t, all, func(t *testing.T, d design) {

@@ -180,7 +180,9 @@ var checks = []check{
 		for i := range errs {
 			clients.Go(func() {
 				for range 20 {
-					errs[i] = errors.Join(errs[i], answers(s))
+					if errs[i] = answers(s); errs[i] != nil {
+						break
+					}
 				}
 			})
 		}
@@ -298,7 +300,7 @@ func startYours(t *testing.T) *Server {
 	cmd := exec.Command("/bin/sh", "-c", "exec "+values.Replace(*yours))
 	cmd.Dir = Root()
 	s := &Server{Program: Start(t, cmd), Port: port}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(Patience); ; time.Sleep(10 * time.Millisecond) {
 		if s.HasEnded() {
 			t.Fatalf("expected: it listens on port %d\ncame: it has ended: %s%s", port, &s.Stdout, &s.Stderr)
 		}
@@ -306,7 +308,7 @@ func startYours(t *testing.T) *Server {
 			return s
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("expected: it listens on port %d, and answers\ncame: nothing within a minute", port)
+			t.Fatalf("expected: it listens on port %d, and answers\ncame: nothing within ten seconds", port)
 		}
 	}
 }
