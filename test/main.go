@@ -45,7 +45,9 @@ func report(events io.Reader, out io.Writer) (skipped map[string]int, err error)
 			if match := need.FindStringSubmatch(e.Output); match != nil {
 				skipped[e.Package+" "+match[1]]++
 			}
-			outputs[key] += e.Output
+			if !strings.HasPrefix(e.Output, "=== ") {
+				outputs[key] += e.Output
+			}
 		case e.Action == "fail":
 			fmt.Fprint(out, outputs[key])
 		}

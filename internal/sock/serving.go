@@ -12,19 +12,18 @@ import (
 )
 
 // serving has the connections that this process serves with calls that block.
-var serving = struct {
-	lock   sync.Mutex
-	open   map[int]bool
-	ending bool
-	closed chan bool // receives when a connection is closed
-}{open: make(map[int]bool), closed: make(chan bool, 1)}
+var (
+	lock    sync.Mutex
+	serving = make(map[int]bool)
+	ending  bool
+)
 
 // Serve notes that this process serves a connection, until [Close] or [Done].
 func Serve(conn int) {
-	serving.lock.Lock()
-	defer serving.lock.Unlock()
-	serving.open[conn] = true
-	if serving.ending {
+	lock.Lock()
+	defer lock.Unlock()
+	serving[conn] = true
+	if ending {
 		stopReading(conn)
 	}
 }
@@ -37,13 +36,9 @@ func Close(conn int) {
 
 // Done notes that a connection is going to be closed.
 func Done(conn int) {
-	serving.lock.Lock()
-	defer serving.lock.Unlock()
-	delete(serving.open, conn)
-	select {
-	case serving.closed <- true:
-	default:
-	}
+	lock.Lock()
+	defer lock.Unlock()
+	delete(serving, conn)
 }
 
 // ErrShutdown says that the listener was shut down, by this process or another one.
@@ -63,10 +58,10 @@ func Shutdown(listener int) error {
 
 // StopServing makes read(2) return 0 on connections that have sent no request.
 func StopServing() {
-	serving.lock.Lock()
-	defer serving.lock.Unlock()
-	serving.ending = true
-	for conn := range serving.open {
+	lock.Lock()
+	defer lock.Unlock()
+	ending = true
+	for conn := range serving {
 		stopReading(conn)
 	}
 }
@@ -80,20 +75,15 @@ func stopReading(conn int) {
 
 // Wait waits until all connections of this process are closed, but not longer than [Timeout].
 func Wait() {
-	late := time.After(Timeout)
-	for serves() {
-		select {
-		case <-serving.closed:
-		case <-late:
-			return
-		}
+	for late := time.Now().Add(Timeout); serves() && time.Now().Before(late); {
+		time.Sleep(time.Millisecond)
 	}
 }
 
 func serves() bool {
-	serving.lock.Lock()
-	defer serving.lock.Unlock()
-	return len(serving.open) > 0
+	lock.Lock()
+	defer lock.Unlock()
+	return len(serving) > 0
 }
 
 // Finish waits for the signal by which a parent ends this child. Then it finishes the reply under
