@@ -1,7 +1,7 @@
 package main
 
 import (
-	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,8 +22,14 @@ import (
 // these are of a connection of package net.
 
 // listen is net.ListenTCP with an option that the connections inherit: urgent bytes are bytes
-// like the others, as with sock.Listen.
+// like the others, as with sock.Listen. Multipath TCP, which is package net's default, does not
+// have it.
 func listen(addr netip.AddrPort) (listener *net.TCPListener, port int, err error) {
+	config := net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) (err error) {
+		controlErr := conn.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) })
+		return errors.Join(controlErr, err)
+	}}
+	config.SetMultipathTCP(false)
 	if err := sock.StartPoller(); err != nil {
 		return nil, 0, fmt.Errorf("listen %v: %w", addr, err)
 	}
@@ -31,19 +37,15 @@ func listen(addr netip.AddrPort) (listener *net.TCPListener, port int, err error
 	if addr.Addr().Is4() {
 		network = "tcp4" // with "tcp", 0.0.0.0 would take clients on IPv6, too
 	}
-	listener, err = net.ListenTCP(network, net.TCPAddrFromAddrPort(addr))
+	l, err := config.Listen(context.Background(), network, addr.String())
 	if err != nil {
 		return nil, 0, err
 	}
-	fd, err := descriptor(listener)
-	if err == nil {
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
+	bound, ok := l.Addr().(*net.TCPAddr)
+	if !ok { // package net ignores an error of getsockname
+		return nil, 0, fmt.Errorf("listen %v: the port is not known", addr)
 	}
-	bound, ok := listener.Addr().(*net.TCPAddr)
-	if err != nil || !ok { // package net ignores an error of getsockname
-		return nil, 0, fmt.Errorf("listen %v: %v", addr, cmp.Or(err, errors.New("the port is not known")))
-	}
-	return listener, bound.Port, nil
+	return l.(*net.TCPListener), bound.Port, nil
 }
 
 // requests has room for requests. A goroutine gets it for as long as it serves.
@@ -62,7 +64,7 @@ func readRequest(conn *net.TCPConn) (count int64, err error) {
 }
 
 // descriptor returns the descriptor of a connection, for calls that do not wait.
-func descriptor(conn syscall.Conn) (fd int, err error) {
+func descriptor(conn *net.TCPConn) (fd int, err error) {
 	raw, err := conn.SyscallConn()
 	if err == nil {
 		err = raw.Control(func(f uintptr) { fd = int(f) })

@@ -2,11 +2,8 @@ package sock
 
 import (
 	"encoding/binary"
-	"errors"
 	"net/netip"
-	"os"
 	"strconv"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -58,14 +55,22 @@ func hasReceived(conn int) bool {
 	return err == nil && info.Bytes_received > 0
 }
 
-// zoneID returns the number of an interface.
+// zoneID returns the number of an interface (netdevice(7), SIOCGIFINDEX).
 func zoneID(zone string) (uint32, error) {
-	if text, err := os.ReadFile("/sys/class/net/" + zone + "/ifindex"); err == nil {
-		zone = strings.TrimSpace(string(text))
+	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+		return uint32(n), nil
 	}
-	n, err := strconv.ParseUint(zone, 10, 32)
+	ifreq, err := unix.NewIfreq(zone)
 	if err != nil {
-		return 0, errors.New("there is none of this name")
+		return 0, err
 	}
-	return uint32(n), nil
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifreq); err != nil {
+		return 0, err
+	}
+	return ifreq.Uint32(), nil
 }
