@@ -45,12 +45,10 @@ func handle(conn int) error {
 	return sock.Linger(conn, count, sock.ReadForTick)
 }
 
-// cleanup begins the end of the server when the signal comes.
+// cleanup ends the program when the signal comes.
 func cleanup(listener int, stop <-chan os.Signal) {
 	<-stop
-	if err := sock.Shutdown(listener); err != nil { // accept returns
-		log.Fatal(err)
-	}
+	sock.Exit(sock.Shutdown(listener)) // when the reply under way is finished
 }
 
 func serveForever(addr netip.AddrPort) error {

@@ -41,8 +41,10 @@ func handle(conn int) error {
 func accept(listener int) (conn int, peer netip.AddrPort, err error) {
 	fds := []unix.PollFd{{Fd: int32(listener), Events: unix.POLLIN}}
 	for {
-		if _, err := unix.Poll(fds, -1); err != nil && !sock.Retry(err) {
-			return -1, peer, fmt.Errorf("poll: %w", err)
+		if _, err := unix.Poll(fds, -1); err != nil {
+			if err = fmt.Errorf("poll: %w", err); !sock.Retry(err) {
+				return -1, peer, err
+			}
 		}
 		conn, peer, err = sock.TryAccept(listener, sock.Blocking)
 		if err != unix.EAGAIN && !sock.Retry(err) { // EAGAIN: another child was faster, this one was woken for nothing

@@ -10,6 +10,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log"
@@ -52,7 +53,7 @@ func accept(listener, lockFile int) (conn int, peer netip.AddrPort, err error) {
 		return -1, peer, err
 	}
 	conn, peer, err = sock.Accept(listener)
-	return conn, peer, errors.Join(err, setLock(lockFile, unix.F_UNLCK))
+	return conn, peer, cmp.Or(setLock(lockFile, unix.F_UNLCK), err)
 }
 
 // childLoop is all that a child does.

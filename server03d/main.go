@@ -53,8 +53,10 @@ func watch(listener int) (epoll int, err error) {
 func accept(epoll, listener int) (conn int, peer netip.AddrPort, err error) {
 	var events [1]unix.EpollEvent // there is only one descriptor to wait for
 	for {
-		if _, err := unix.EpollWait(epoll, events[:], -1); err != nil && !sock.Retry(err) {
-			return -1, peer, fmt.Errorf("epoll_wait: %w", err)
+		if _, err := unix.EpollWait(epoll, events[:], -1); err != nil {
+			if err = fmt.Errorf("epoll_wait: %w", err); !sock.Retry(err) {
+				return -1, peer, err
+			}
 		}
 		conn, peer, err = sock.TryAccept(listener, sock.Blocking)
 		if err != unix.EAGAIN && !sock.Retry(err) { // EAGAIN: another child, which came back from its client, was faster

@@ -36,7 +36,10 @@ import (
 // The sender can close its copy of the descriptor at once.
 func writeFD(channel, fd int, peer netip.AddrPort) error {
 	data, _ := peer.MarshalBinary() // it never fails
-	return unix.Sendmsg(channel, data, unix.UnixRights(fd), nil, 0)
+	if err := unix.Sendmsg(channel, data, unix.UnixRights(fd), nil, 0); err != nil {
+		return fmt.Errorf("send a descriptor: %w", err)
+	}
+	return nil
 }
 
 // readFD receives a descriptor. At the end of the channel it returns io.EOF.
@@ -44,7 +47,7 @@ func readFD(channel int) (fd int, peer netip.AddrPort, err error) {
 	var data, control [64]byte
 	// Unlike unix.Recvmsg this makes no garbage, so the child's heap does not grow.
 	n, controlSize, _, _, err := syscall.Recvmsg(channel, data[:], control[:], 0)
-	for sock.Retry(err) {
+	for err != nil && sock.Retry(fmt.Errorf("receive a descriptor: %w", err)) {
 		n, controlSize, _, _, err = syscall.Recvmsg(channel, data[:], control[:], 0)
 	}
 	if err != nil {
@@ -160,10 +163,10 @@ func (s *server) passClient(conn int, peer netip.AddrPort) error {
 			c.free = false
 			s.counters[index].Add(1)
 			return nil
-		case err == unix.EPIPE:
+		case errors.Is(err, unix.EPIPE):
 			c.hangUp() // the child has just died: another one gets the connection
 		case !sock.Retry(err):
-			return fmt.Errorf("send a descriptor: %w", err)
+			return err
 		}
 	}
 	log.Printf("%v: no child is left", peer)

@@ -24,7 +24,6 @@ import (
 var slots = make(chan struct{}, 512)
 
 func handle(conn int) error {
-	sock.Serve(conn)
 	defer sock.Close(conn)
 	count, err := echo.ReadRequest(conn)
 	if err != nil {
@@ -43,12 +42,10 @@ func thread(conn int, peer netip.AddrPort) {
 	<-slots
 }
 
-// cleanup begins the end of the server when the signal comes.
+// cleanup ends the program when the signal comes.
 func cleanup(listener int, stop <-chan os.Signal) {
 	<-stop
-	if err := sock.Shutdown(listener); err != nil { // accept returns
-		log.Fatal(err)
-	}
+	sock.Exit(sock.Shutdown(listener)) // when the replies under way are finished
 }
 
 func serveForever(addr netip.AddrPort) error {
@@ -67,6 +64,7 @@ func serveForever(addr netip.AddrPort) error {
 		if err != nil {
 			return err // sock.ErrShutdown, at the end
 		}
+		sock.Serve(conn) // here: the program must not end before the thread knows of it
 		go thread(conn, peer)
 	}
 }

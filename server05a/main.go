@@ -21,13 +21,8 @@ import (
 	"csdesign/internal/sock"
 )
 
-func handle(conn *net.TCPConn) error {
+func handle(conn *net.TCPConn, fd int) error {
 	defer conn.Close()
-	fd, err := descriptor(conn)
-	if err != nil {
-		return err
-	}
-	sock.Serve(fd)
 	defer sock.Done(fd)
 	count, err := readRequest(conn)
 	if err != nil {
@@ -48,11 +43,12 @@ func handle(conn *net.TCPConn) error {
 	})
 }
 
-// cleanup begins the end of the server when the signal comes.
+// cleanup ends the program when the signal comes.
 func cleanup(listener *net.TCPListener, stop <-chan os.Signal) {
 	<-stop
-	listener.Close() // accept returns
+	listener.Close()
 	sock.StopServing()
+	sock.Exit(nil) // when the replies under way are finished
 }
 
 func serveForever(addr netip.AddrPort) error {
@@ -66,7 +62,7 @@ func serveForever(addr netip.AddrPort) error {
 	for {
 		conn, err := listener.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
-			return nil
+			select {} // cleanup ends the program
 		}
 		if sock.Retry(err) {
 			continue
@@ -74,8 +70,13 @@ func serveForever(addr netip.AddrPort) error {
 		if err != nil {
 			return err
 		}
+		fd, err := descriptor(conn)
+		if err != nil {
+			return err
+		}
+		sock.Serve(fd) // here: the program must not end before the goroutine knows of it
 		go func() {
-			if err := handle(conn); err != nil {
+			if err := handle(conn, fd); err != nil {
 				log.Printf("%v: %v", conn.RemoteAddr(), err)
 			}
 		}()

@@ -125,7 +125,6 @@ func serveForever(addr netip.AddrPort) error {
 			return err
 		}
 		for _, fd := range ready {
-			err = nil
 			switch fd {
 			case listener:
 				err = s.acceptClients(listener)

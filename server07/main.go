@@ -57,10 +57,14 @@ func (s *server) watch(fd int, interest echo.Interest) error {
 	return nil
 }
 
-// wait waits until descriptors are ready, but not longer than limit.
+// wait waits until descriptors are ready, the listener too if the server accepts, but not longer
+// than limit.
 func (s *server) wait(listener int, limit time.Duration) (ready []unix.EpollEvent, err error) {
 	if err := s.watch(listener, s.clients.ListenerInterest()); err != nil {
-		return nil, err
+		if err := s.clients.AcceptFailed(err); err != nil {
+			return nil, err
+		}
+		limit = min(limit, time.Second)
 	}
 	n, err := unix.EpollWait(s.epoll, s.events[:], int(limit.Milliseconds())+1)
 	if err != nil {
@@ -143,7 +147,6 @@ func serveForever(addr netip.AddrPort) error {
 			return err
 		}
 		for _, event := range ready {
-			err = nil
 			switch fd := int(event.Fd); fd {
 			case listener:
 				err = s.acceptClients(listener)

@@ -8,11 +8,10 @@
 package main
 
 import (
-	"cmp"
+	"errors"
 	"fmt"
 	"log"
 	"net/netip"
-	"os"
 	"runtime"
 	"sync/atomic"
 
@@ -51,12 +50,11 @@ func threadLoop(listener int, counter *atomic.Int64) error {
 // incCounter is atomic because main may read the counter while the thread writes it.
 func incCounter(counter *atomic.Int64) { counter.Add(1) }
 
-// cleanup begins the end of the server when the signal comes.
-func cleanup(listener int, stop <-chan os.Signal) {
-	<-stop
-	if err := sock.Shutdown(listener); err != nil { // accept returns
-		log.Fatal(err)
-	}
+// cleanup waits until the replies under way are finished.
+func cleanup(listener int) error {
+	err := sock.Shutdown(listener) // threads that wait in accept return
+	sock.Wait()
+	return err
 }
 
 func serveForever(addr netip.AddrPort, threadNum int) error {
@@ -66,18 +64,19 @@ func serveForever(addr netip.AddrPort, threadNum int) error {
 	}
 	// A thread that blocks keeps its processor, so there is one for each, up to 32.
 	runtime.GOMAXPROCS(min(threadNum+2, 32))
-	go cleanup(listener, sock.StopSignal())
+	stop := sock.StopSignal()
 	fmt.Printf("Listening on port %d ...\n", port)
 
 	counters := make([]atomic.Int64, threadNum)
-	ended := make(chan error)
+	failed := make(chan error, threadNum)
 	for index := range counters {
-		go func() { ended <- threadLoop(listener, &counters[index]) }()
+		go func() { failed <- threadLoop(listener, &counters[index]) }()
 	}
-	err = <-ended // one ends when the listener is shut down, or when something is wrong
-	err = cmp.Or(sock.Shutdown(listener), err)
-	sock.Wait() // until the replies under way are finished
-	return cmp.Or(stats.Print("thread", counters, nil), err)
+	select {
+	case err = <-failed:
+	case <-stop:
+	}
+	return errors.Join(err, cleanup(listener), stats.Print("thread", counters, nil))
 }
 
 func main() {

@@ -9,7 +9,7 @@
 package main
 
 import (
-	"cmp"
+	"errors"
 	"fmt"
 	"log"
 	"net/netip"
@@ -30,7 +30,6 @@ type client struct {
 }
 
 func handle(conn int) error {
-	sock.Serve(conn)
 	defer sock.Close(conn)
 	count, err := echo.ReadRequest(conn)
 	if err != nil {
@@ -54,22 +53,12 @@ func threadLoop(queue <-chan client, counter *atomic.Int64) {
 // incCounter is atomic because main may read the counter while the thread writes it.
 func incCounter(counter *atomic.Int64) { counter.Add(1) }
 
-// cleanup begins the end of the server when the signal comes.
-func cleanup(listener int, stop <-chan os.Signal) {
+// cleanup ends the program when the signal comes.
+func cleanup(listener int, counters []atomic.Int64, stop <-chan os.Signal) {
 	<-stop
-	if err := sock.Shutdown(listener); err != nil { // accept returns
-		log.Fatal(err)
-	}
-}
-
-func acceptClients(listener int, queue chan<- client) error {
-	for yield := sock.Yielder(); ; yield() { // lets the Go scheduler run now and then
-		conn, peer, err := sock.Accept(listener)
-		if err != nil {
-			return err // sock.ErrShutdown, at the end
-		}
-		queue <- client{conn, peer}
-	}
+	err := sock.Shutdown(listener)
+	sock.Wait() // until the replies under way are finished
+	sock.Exit(errors.Join(err, stats.Print("thread", counters, nil)))
 }
 
 func serveForever(addr netip.AddrPort, threadNum int) error {
@@ -79,16 +68,25 @@ func serveForever(addr netip.AddrPort, threadNum int) error {
 	}
 	// A thread that blocks keeps its processor, so there is one for each, up to 32.
 	runtime.GOMAXPROCS(min(threadNum+2, 32))
-	go cleanup(listener, sock.StopSignal())
+	stop := sock.StopSignal()
 	fmt.Printf("Listening on port %d ...\n", port)
 
 	counters, queue := make([]atomic.Int64, threadNum), make(chan client)
 	for index := range counters {
 		go threadLoop(queue, &counters[index])
 	}
-	err = acceptClients(listener, queue)
-	sock.Wait() // until the replies under way are finished
-	return cmp.Or(stats.Print("thread", counters, nil), err)
+	go cleanup(listener, counters, stop)
+	for yield := sock.Yielder(); ; yield() { // lets the Go scheduler run now and then
+		conn, peer, err := sock.Accept(listener)
+		if err == sock.ErrShutdown {
+			select {} // cleanup ends the program
+		}
+		if err != nil {
+			return err
+		}
+		sock.Serve(conn) // here: the program must not end before the thread knows of it
+		queue <- client{conn, peer}
+	}
 }
 
 func main() {

@@ -10,6 +10,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log"
@@ -95,12 +96,12 @@ func (l *loop) wait(limit time.Duration) (ready []unix.EpollEvent, err error) {
 
 // awake makes epoll_wait of the loop return. The main thread calls it.
 func (l *loop) awake() error {
-	one := [8]byte{7: 1} // any number but 0, in the order of bytes of any processor
-	_, err := unix.Write(l.wake, one[:])
-	for sock.Retry(err) {
-		_, err = unix.Write(l.wake, one[:])
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	if _, err := unix.Write(l.wake, one[:]); err != nil {
+		return fmt.Errorf("wake a loop: %w", err)
 	}
-	return err
+	return nil
 }
 
 // takeClients takes the clients that the main thread has put into the queue.
@@ -227,7 +228,7 @@ func serveForever(addr netip.AddrPort, threadNum int) error {
 		})
 	}
 	go cleanup(listener, stop)
-	for next := 0; ; next = (next + 1) % threadNum {
+	for next := 0; ; {
 		conn, peer, err := sock.TryAccept(listener, sock.Nonblocking)
 		if errors.Is(err, unix.EAGAIN) || sock.Retry(err) {
 			continue // EAGAIN: the listener's SO_RCVTIMEO is over
@@ -242,6 +243,7 @@ func serveForever(addr netip.AddrPort, threadNum int) error {
 		if err := loops[next].awake(); err != nil {
 			return err
 		}
+		next = (next + 1) % threadNum
 	}
 }
 

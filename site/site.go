@@ -183,7 +183,11 @@ func build(root fs.FS) (pages map[string][]byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range pictures {
+	when, err := fs.Glob(root, "*/when.svg")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range append(pictures, when...) {
 		if pages[name], err = fs.ReadFile(root, name); err != nil {
 			return nil, err
 		}

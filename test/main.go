@@ -1,5 +1,6 @@
 // Test runs all tests, as go test ./... does, and says at the end which were skipped, and why. go test does
-// not say that without -v. Its arguments are those of go test: go run ./test -short
+// not say that without -v. It also does not run a test again while the sources are the same, even if what was
+// missing on the machine is there now; so Test has all run. Its arguments are those of go test: go run ./test -short
 package main
 
 import (
@@ -57,7 +58,7 @@ func report(events io.Reader, out io.Writer) (skipped map[string]int, err error)
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("test: ")
-	cmd := exec.Command("go", slices.Concat([]string{"test", "-json"}, os.Args[1:], []string{"./..."})...)
+	cmd := exec.Command("go", slices.Concat([]string{"test", "-json", "-count=1"}, os.Args[1:], []string{"./..."})...)
 	cmd.Stderr = os.Stderr
 	events, err := cmd.StdoutPipe()
 	if err != nil {

@@ -7,7 +7,8 @@ import (
 )
 
 // ReadRequest reads a request from a blocking connection, and returns the number of bytes that it
-// asks for.
+// asks for. The error says why there is none: the client was silent for [sock.Timeout], has closed, or
+// has sent something else.
 func ReadRequest(conn int) (count int64, err error) {
 	var request [MaxRequest + 1]byte
 	n, err := unix.Read(conn, request[:])
@@ -21,7 +22,7 @@ func ReadRequest(conn int) (count int64, err error) {
 }
 
 // SendReply sends a reply of count bytes on a blocking connection. Then it is safe to close the
-// connection (see [sock.Linger]).
+// connection (see [sock.Linger]). The error says how much of the reply the client has got.
 func SendReply(conn int, count int64) error {
 	for reply := NewReply(conn, count); reply.Left() > 0; {
 		n, err := unix.Write(conn, reply.Chunk())

@@ -282,6 +282,20 @@ func TestExpire(t *testing.T) {
 	f.expect(t, "the server is late", WantWrite, "<nil>")
 }
 
+// A server that was held up looks first what clients have sent meanwhile.
+func TestExpireLate(t *testing.T) {
+	f := newFixture(t)
+	f.table.Expire()
+	f.due, f.active = f.due.Add(-time.Hour), f.active.Add(-time.Hour)
+	f.table.next = f.table.next.Add(-time.Hour)
+	if ended, wait := f.table.Expire(); len(ended) != 0 || wait != 0 {
+		t.Errorf("at once: %d, %v", ended, wait)
+	}
+	if ended, _ := f.table.Expire(); len(ended) != 1 {
+		t.Errorf("then: %d", ended)
+	}
+}
+
 // Many clients that expire at once do not hold up the others.
 func TestExpireFew(t *testing.T) {
 	withTimeout(t, time.Hour)

@@ -11,9 +11,8 @@ import (
 // Quiet makes [LogRequest] print nothing. Option -q sets it.
 var Quiet bool
 
-// LogRequest says on standard output how many bytes a client has asked for. It is fmt.Printf
-// without garbage, which would make the heap of each child grow to the 4 MB at which it is
-// collected.
+// LogRequest says on standard output how many bytes a client has asked for. Unlike fmt.Printf it
+// makes no garbage. With garbage the heap of each child would grow to 4 MB before it is collected.
 func LogRequest(count int64) {
 	if Quiet {
 		return

@@ -20,6 +20,7 @@ type Table struct {
 	open     int
 	paused   time.Time // when accept was paused, or zero
 	shutdown time.Time // when Shutdown was called, or zero
+	next     time.Time // when Expire is to be called again
 	expired  []int     // room for what Expire returns
 }
 
@@ -116,6 +117,10 @@ func (t *Table) Serving() bool {
 // at most 256, because other clients wait for their replies meanwhile.
 func (t *Table) Expire() (ended []int, wait time.Duration) {
 	now, ended := time.Now(), t.expired[:0]
+	defer func() { t.next = now.Add(wait) }()
+	if !t.next.IsZero() && now.Sub(t.next) > sock.Tick() {
+		return nil, 0 // the server was held up: it has to look first what clients have sent meanwhile
+	}
 	for range 256 {
 		c := t.list.next
 		if c == nil || c == &t.list || c.due.After(now) {

@@ -36,7 +36,8 @@ func NewPool(n int, create func(index int) (pid int, err error)) *Pool {
 	return &Pool{create: create, children: make([]child, n), lived: time.Now()}
 }
 
-// Supervise starts the children and replaces those that die, until something comes from stop.
+// Supervise starts the children and replaces those that die, until something comes from stop. The
+// error is one of create that is no resource limit, or says that no child lives for a second.
 func (p *Pool) Supervise(stop <-chan os.Signal) error {
 	died := ChildDied()
 	for {

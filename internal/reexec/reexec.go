@@ -143,8 +143,8 @@ func prepare() error {
 
 var first sync.Once
 
-// FirstOfAll returns true once: in a process that is no child, or in one of all the children of a
-// parent.
+// FirstOfAll returns true at most once: to its first caller in a process that is no child, or to
+// one caller among all the children of a parent.
 func FirstOfAll() (yes bool) {
 	first.Do(func() {
 		yes = true

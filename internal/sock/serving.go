@@ -15,7 +15,7 @@ import (
 var (
 	lock    sync.Mutex
 	serving = make(map[int]bool)
-	ending  bool
+	ending  time.Time // when the service was stopped, or zero
 )
 
 // Serve notes that this process serves a connection, until [Close] or [Done].
@@ -23,7 +23,7 @@ func Serve(conn int) {
 	lock.Lock()
 	defer lock.Unlock()
 	serving[conn] = true
-	if ending {
+	if !ending.IsZero() {
 		stopReading(conn)
 	}
 }
@@ -60,7 +60,7 @@ func Shutdown(listener int) error {
 func StopServing() {
 	lock.Lock()
 	defer lock.Unlock()
-	ending = true
+	ending = time.Now()
 	for conn := range serving {
 		stopReading(conn)
 	}
@@ -73,9 +73,10 @@ func stopReading(conn int) {
 	}
 }
 
-// Wait waits until all connections of this process are closed, but not longer than [Timeout].
+// Wait waits until all connections of this process are closed, but not longer than [Timeout] after
+// [StopServing].
 func Wait() {
-	for late := time.Now().Add(Timeout); serves() && time.Now().Before(late); {
+	for serves() {
 		time.Sleep(time.Millisecond)
 	}
 }
@@ -83,7 +84,7 @@ func Wait() {
 func serves() bool {
 	lock.Lock()
 	defer lock.Unlock()
-	return len(serving) > 0
+	return len(serving) > 0 && (ending.IsZero() || time.Since(ending) < Timeout)
 }
 
 // Finish waits for the signal by which a parent ends this child. Then it finishes the reply under
@@ -95,10 +96,10 @@ func Finish(terminate <-chan os.Signal) {
 	os.Exit(0)
 }
 
-// Exit ends the program: with status 0 when the replies under way are finished, if err is nil or
-// [ErrShutdown], or with the error in a line, and status 1.
+// Exit ends the program. If err is nil or [ErrShutdown], it waits for the replies under way, see
+// [Wait], and the status is 0. Otherwise it logs the error at once, and the status is 1.
 func Exit(err error) {
-	if err != nil && !errors.Is(err, ErrShutdown) {
+	if err != nil && err != ErrShutdown {
 		log.Fatal(err)
 	}
 	Wait()
@@ -119,7 +120,7 @@ func MustLinger(conn int, count int64) bool {
 // Linger makes close(2) safe after a reply of count bytes (lingering close). If necessary, it
 // shuts down the server's side, and reads and throws away what the client still sends, until the
 // client closes, or has had its reply for a second, or takes nothing of it for as long as
-// [Timeout]. The read has to fail with EAGAIN after a [Tick], as [ReadForTick] does.
+// [Timeout], which is an error. The read has to fail with EAGAIN after a [Tick], as [ReadForTick] does.
 func Linger(conn int, count int64, read func(conn int, p []byte) (n int, err error)) error {
 	if !MustLinger(conn, count) || unix.Shutdown(conn, unix.SHUT_WR) != nil { // the client has gone
 		return nil

@@ -75,12 +75,14 @@ func SignalPipe(signals <-chan os.Signal) (fd int, err error) {
 	unix.CloseOnExec(pipe[1])
 	go func() {
 		for range signals {
-			_, err := unix.Write(pipe[1], []byte{0})
-			for Retry(err) { // a signal must not be lost
-				_, err = unix.Write(pipe[1], []byte{0})
-			}
-			if err != nil {
-				log.Fatalf("write to the pipe for signals: %v", err)
+			for done := false; !done; { // a signal must not be lost
+				_, err := unix.Write(pipe[1], []byte{0})
+				if err != nil {
+					err = fmt.Errorf("write to the pipe for signals: %w", err)
+				}
+				if done = !Retry(err); done && err != nil {
+					log.Fatal(err)
+				}
 			}
 		}
 	}()

@@ -33,7 +33,7 @@ const (
 	Nonblocking = true
 )
 
-// Listen returns a listener and its port. If the port of addr is 0, the kernel chooses a free one.
+// Listen returns a listener and its port, or the error of the call that has failed. If the port of addr is 0, the kernel chooses a free one.
 // The options (SOL_SOCKET) are set to 1. A listener on [::] takes clients on IPv4, too.
 //
 // The connections inherit the listener's timeouts (SO_RCVTIMEO and SO_SNDTIMEO, socket(7)): on
@@ -108,8 +108,9 @@ func StartPoller() error {
 }
 
 // Accept waits for a connection on a blocking listener, and returns it with the client's
-// address. The error is [ErrShutdown] when the listener is shut down. At a resource limit Accept
-// logs the error and tries again after a second; clients wait in the backlog meanwhile.
+// address. The error is [ErrShutdown] when the listener is shut down, or it is [Fatal]. After any
+// other error, at a resource limit for example, Accept logs it and tries again after a second;
+// clients wait in the backlog meanwhile.
 func Accept(listener int) (conn int, peer netip.AddrPort, err error) {
 	for {
 		conn, peer, err = TryAccept(listener, Blocking)

@@ -4,14 +4,17 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -149,6 +152,32 @@ func TestEndIsBounded(t *testing.T) {
 		s.Signal(unix.SIGTERM)
 		if status := s.Status(); status != 0 {
 			t.Errorf("exit status %d", status)
+		}
+		s.Gone()
+	})
+}
+
+// All children, or threads, serve a client that reads slowly, but steadily. At the end the server waits for as
+// long as -timeout, and then prints what it has counted.
+func TestCountersAtTheEnd(t *testing.T) {
+	each(t, counts, func(t *testing.T, d design) {
+		s := Serve(t, d.name, "-n", "2", "-timeout", "2s")
+		var ended sync.WaitGroup
+		defer ended.Wait()
+		for range 3 { // one may have to wait
+			conn := s.Swallower()
+			ended.Go(func() {
+				for buf := make([]byte, 12_000); ; time.Sleep(50 * time.Millisecond) {
+					if _, err := io.ReadFull(conn, buf); err != nil {
+						return
+					}
+				}
+			})
+		}
+		s.WaitFor("two are served", func() bool { return s.Stdout.Count(" 20000000 bytes") >= 2 })
+		s.Signal(unix.SIGTERM)
+		if status := s.Status(); status != 0 || !s.Stdout.Has(" connections; per "+d.counts) {
+			t.Errorf("status %d, it ends with %s", status, Tail(s.Stdout.String()))
 		}
 		s.Gone()
 	})
