@@ -69,8 +69,7 @@ func serveForever(addr netip.AddrPort, childNum int) error {
 	})
 	// The parent never calls accept. It waits until it is told to stop, and replaces
 	// children that die.
-	err = children.Supervise(stop)
-	return errors.Join(err, cleanup(listener, children))
+	return errors.Join(children.Supervise(stop), cleanup(listener, children))
 }
 
 func main() {

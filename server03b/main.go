@@ -111,8 +111,7 @@ func serveForever(addr netip.AddrPort, childNum int) error {
 	})
 	// The parent never calls accept. It waits until it is told to stop, and replaces
 	// children that die.
-	err = children.Supervise(stop)
-	return errors.Join(err, exitHandler(listener, children), printStats(counters, children))
+	return errors.Join(children.Supervise(stop), exitHandler(listener, children), printStats(counters, children))
 }
 
 func main() {

@@ -81,7 +81,7 @@ func readingOrder(root fs.FS) (dirs []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, match := range regexp.MustCompile(`(?m)^\| \[(server\w+)\]`).FindAllSubmatch(front, -1) {
+	for _, match := range regexp.MustCompile(`(?m)^\| \[(server\w+)\]\(\S+\) \|`).FindAllSubmatch(front, -1) {
 		dirs = append(dirs, string(match[1]))
 	}
 	var others []string
