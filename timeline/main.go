@@ -105,7 +105,7 @@ func record(ctx context.Context, designs []design, each func(scene) error) error
 
 // writeText prints a line for each row: a letter for a call, large if it works and small if it waits.
 func writeText(w io.Writer, s scene) error {
-	const columns = 100
+	const columns = 68 // with the name, a terminal of 80
 	at := func(t time.Duration) int { return int(t * columns / s.length) }
 	text := fmt.Sprintf("%s, %d ms; %d more threads touch no socket\n", s.design.name, s.length.Milliseconds(), s.others)
 	line := func(name string, cells []byte) {
@@ -173,10 +173,10 @@ func main() {
 		log.Fatal(err)
 	}
 	if !*update && *out == "" {
-		legend := "clients: - silent, . waits for its reply, = reads it;"
+		legend := "A client: - is silent, . waits for its reply, = reads it\n"
 		for _, k := range kinds {
-			legend += fmt.Sprintf(" %s %s,", strings.ToUpper(k.letter), k.words)
+			legend += fmt.Sprintf("%s %s, ", strings.ToUpper(k.letter), k.words)
 		}
-		fmt.Println(strings.TrimSuffix(legend, ",") + "; small letters wait")
+		fmt.Println(strings.TrimSuffix(legend, ", ") + "\nA capital letter works, a small one waits.")
 	}
 }
