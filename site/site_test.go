@@ -187,3 +187,14 @@ func TestWrite(t *testing.T) {
 		}
 	}
 }
+
+// No chapter comes twice.
+func TestReadingOrder(t *testing.T) {
+	dirs, err := readingOrder(os.DirFS(".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if once := slices.Compact(slices.Sorted(slices.Values(dirs))); len(once) != len(dirs) || dirs[0] != "server00" {
+		t.Errorf("the chapters are %v", dirs)
+	}
+}
