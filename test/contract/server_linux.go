@@ -1,6 +1,7 @@
 package contract
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 type Server struct {
 	*Program
 	Port int
+	Host string // 127.0.0.1 if it is empty
 }
 
 // Serve starts a server on a free port and waits until it listens.
@@ -51,7 +53,7 @@ func Listening(t testing.TB, p *Program) *Server {
 }
 
 // Addr returns the server's address.
-func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.Port) }
+func (s *Server) Addr() string { return fmt.Sprintf("%s:%d", cmp.Or(s.Host, "127.0.0.1"), s.Port) }
 
 // Connect returns a connection. It fails when it has to wait for too long.
 func (s *Server) Connect() *net.TCPConn {
