@@ -61,8 +61,8 @@ var start = sync.OnceValue(func() string {
 	}
 	addr := l.Addr().String()
 	l.Close()
+	sock.Timeout = 30 * time.Second // before the server reads it
 	go func() {
-		sock.Timeout = 30 * time.Second
 		runtime.LockOSThread() // a child dies with the thread that forked it
 		log.Fatal(serveForever(netip.MustParseAddrPort(addr)))
 	}()

@@ -76,7 +76,7 @@ text { fill: #333 } .muted { fill: #666 } .grid { stroke: #ddd } .link { stroke:
 	return b.Bytes()
 }
 
-// title says what a call was: on whose connection, for how long, and what it returned.
+// title says what a call was: on whose connection, and for how long.
 func (s scene) title(c call) string {
 	text := c.name
 	for _, client := range s.clients {

@@ -28,8 +28,8 @@ import (
 var help strings.Builder
 
 // Server declares the options that all servers have. It returns the address to listen on, which
-// [Parse] fills in. Parse also sets [sock.Timeout] and [echo.Quiet]. Server makes the program ignore SIGPIPE, so that it goes on when its standard
-// output is a pipe without a reader.
+// [Parse] fills in. Parse also sets [sock.Timeout] and [echo.Quiet]. Server makes the program ignore
+// SIGPIPE, so that it goes on when its standard output is a pipe without a reader.
 func Server() *netip.AddrPort {
 	signal.Ignore(unix.SIGPIPE)
 	addr := new(netip.AddrPort)

@@ -2,7 +2,6 @@ package contract
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"slices"
@@ -105,8 +104,7 @@ func full(t *testing.T) *os.File {
 // error.
 func TestFullDevice(t *testing.T) {
 	each(t, all, func(t *testing.T, d design) {
-		// The server cannot say which port it has. On this address nobody else has one.
-		host := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+		host := OwnHost()
 		cmd := exec.Command(Path(d.name), "-i", host, "-p", "2000")
 		cmd.Stdout = full(t)
 		s := &Server{Program: Start(t, cmd), Port: 2000, Host: host}

@@ -36,13 +36,6 @@ var needs = map[string]func() error{
 		}
 		return nil
 	},
-	"a compiler for -race": func() error {
-		out, err := exec.Command("go", "env", "CGO_ENABLED").Output()
-		if err != nil || strings.TrimSpace(string(out)) != "1" {
-			return errors.New("CGO_ENABLED is 0")
-		}
-		return try("cc", "--version")
-	},
 }
 
 func try(name string, args ...string) error {

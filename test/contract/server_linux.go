@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os/exec"
 	"regexp"
@@ -21,6 +22,12 @@ type Server struct {
 	*Program
 	Port int
 	Host string // 127.0.0.1 if it is empty
+}
+
+// OwnHost returns an address of loopback that nobody else uses, for a server that cannot say which port it
+// has.
+func OwnHost() string {
+	return fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
 }
 
 // Serve starts a server on a free port and waits until it listens.

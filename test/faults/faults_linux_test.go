@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -76,41 +76,41 @@ type run struct {
 	answers           []answer
 }
 
-// listens reports whether a process listens on 127.a.b.c, port 2000 (proc(5), /proc/net/tcp).
-func listens(a, b, c int) bool {
+// listens reports whether a process listens on port 2000 of an address (proc(5), /proc/net/tcp).
+func listens(host string) bool {
+	a := netip.MustParseAddr(host).As4()
 	text, _ := os.ReadFile("/proc/net/tcp")
-	return regexp.MustCompile(fmt.Sprintf(`(?m)^ *\d+: %02X%02X%02X7F:07D0 \w+:0000 0A `, c, b, a)).Match(text)
+	return regexp.MustCompile(fmt.Sprintf(`(?m)^ *\d+: %02X%02X%02X%02X:07D0 \w+:0000 0A `, a[3], a[2], a[1], a[0])).Match(text)
 }
 
-// start starts a server on an address that nobody else has: it may not be able to say which port it has.
-// calls are those that strace traces.
-func start(t *testing.T, server, calls string, inject ...string) (r *run, a, b, c int, trace string) {
+// start starts a server on port 2000 of an address of its own. calls are those that strace traces.
+func start(t *testing.T, server, calls string, inject ...string) (r *run, host, trace string) {
 	t.Helper()
-	a, b, c = 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254)
+	host = contract.OwnHost()
 	trace = filepath.Join(t.TempDir(), "trace")
 	args := append([]string{"-f", "-qq", "-o", trace, "-e", "trace=" + calls, "-e", "signal=none"}, inject...)
 	if calls != "all" {
 		args = append(args, "--seccomp-bpf")
 	}
-	args = append(args, contract.Path(server), "-q", "-i", fmt.Sprintf("127.%d.%d.%d", a, b, c), "-p", "2000", "-timeout", "3s")
+	args = append(args, contract.Path(server), "-q", "-i", host, "-p", "2000", "-timeout", "3s")
 	if pooled.MatchString(server) {
 		args = append(args, "-n", "3")
 	}
-	return &run{Program: contract.Start(t, exec.Command("strace", args...))}, a, b, c, trace
+	return &run{Program: contract.Start(t, exec.Command("strace", args...))}, host, trace
 }
 
 // serve does the same to each server.
 func serve(t *testing.T, f fault, calls string, inject ...string) *run {
 	t.Helper()
-	r, a, b, c, trace := start(t, f.server, calls, inject...)
+	r, host, trace := start(t, f.server, calls, inject...)
 	r.fault = f
 	contract.WaitFor(t, "it listens, or has ended", func() bool {
-		r.listened = r.listened || listens(a, b, c)
+		r.listened = r.listened || listens(host)
 		return r.listened || r.HasEnded()
 	})
 	r.listened = r.listened || r.Stdout.Has("Listening on port")
 	children := r.Children()
-	addr := fmt.Sprintf("127.%d.%d.%d:2000", a, b, c)
+	addr := host + ":2000"
 	for i := range 11 {
 		if r.HasEnded() || i > 0 && r.answers[i-1].late {
 			break
