@@ -1,6 +1,6 @@
 //go:build linux
 
-// Sendfile sends a file in four ways, and counts what each costs.
+// Sendfile sends a file in three ways, and counts what each costs.
 //
 // See sendfile(2), splice(2), tcp(7), TCP_CORK, and Kerrisk, The Linux Programming Interface,
 // section 61.4.

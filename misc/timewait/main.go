@@ -16,13 +16,14 @@ import (
 	"csdesign/misc/internal/tcp"
 )
 
-// inTimeWait reports whether a local port is in TIME_WAIT (proc_net(5), tcp).
-func inTimeWait(port int) bool {
+// inTimeWait reports whether the end of a connection with this local port is in TIME_WAIT
+// (proc_net(5), tcp).
+func inTimeWait(local, remote int) bool {
 	text, err := os.ReadFile("/proc/net/tcp")
 	tcp.Must("/proc/net/tcp", err)
 	for line := range strings.Lines(string(text)) {
 		f := strings.Fields(line)
-		if len(f) > 3 && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) && f[3] == "06" {
+		if len(f) > 3 && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", local)) && strings.HasSuffix(f[2], fmt.Sprintf(":%04X", remote)) && f[3] == "06" {
 			return true
 		}
 	}
@@ -35,10 +36,11 @@ func closeBoth(what string, first, second, client, server int) {
 	unix.Close(first)
 	unix.Read(second, make([]byte, 1)) // the end
 	unix.Close(second)
-	for !inTimeWait(clientPort) && !inTimeWait(serverPort) {
+	for !inTimeWait(clientPort, serverPort) && !inTimeWait(serverPort, clientPort) {
 		time.Sleep(time.Millisecond)
 	}
-	fmt.Printf("%s closes first: TIME_WAIT at the client %v, at the server %v\n", what, inTimeWait(clientPort), inTimeWait(serverPort))
+	fmt.Printf("%s closes first: TIME_WAIT at the client %v, at the server %v\n", what,
+		inTimeWait(clientPort, serverPort), inTimeWait(serverPort, clientPort))
 	addr := &unix.SockaddrInet4{Port: serverPort, Addr: [4]byte{127, 0, 0, 1}}
 	fd := tcp.Socket()
 	fmt.Println("  bind to the server's port:  ", unix.Bind(fd, addr))
