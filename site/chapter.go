@@ -82,41 +82,42 @@ func sources(root fs.FS, dir string) (names []string) {
 		return strings.HasSuffix(name, "_test.go") || path.Base(name) == "other.go"
 	})
 	slices.SortStableFunc(names, func(a, b string) int {
-		rank := func(name string) int {
-			if path.Base(name) == "main.go" {
-				return 0
-			}
-			return 1
-		}
-		return rank(a) - rank(b)
+		return strings.Count(path.Base(b), "main.go") - strings.Count(path.Base(a), "main.go")
 	})
 	return names
 }
 
 // newChapter returns the page of a directory. What the chapter says about a function is beside
-// the function, if it has a section about the code; a program of misc has its code below.
+// the function, if it has sections about the code. A program of misc has its code below.
 func newChapter(root fs.FS, dir string, packages []*pkg) (*page, error) {
 	text, err := fs.ReadFile(root, path.Join(dir, "README.md"))
 	if err != nil {
 		return nil, err
 	}
-	p := &page{}
-	title, _, _ := strings.Cut(strings.TrimPrefix(string(text), "# "), "\n")
-	p.Title = title
+	p := &page{Plain: strings.HasPrefix(dir, "misc/")}
+	p.Title, _, _ = strings.Cut(strings.TrimPrefix(string(text), "# "), "\n")
 	var before, after strings.Builder
-	var said []comment
-	withCode := strings.HasPrefix(dir, "misc/")
+	withCode := p.Plain
+	if withCode || strings.HasPrefix(dir, "server") || dir == "client" {
+		if err := p.readFiles(root, dir, packages); err != nil {
+			return nil, err
+		}
+	}
 	for _, s := range sections(string(text)) {
 		switch {
-		case strings.HasPrefix(s.heading, "The code"):
-			_, body, _ := strings.Cut(s.text, "\n")
-			introduction, all := comments(body)
-			if !withCode {
-				before.WriteString("## The code\n\n")
+		case strings.HasPrefix(s.heading, "The code") && len(p.Files) > 0:
+			f := &p.Files[0]
+			for i := range p.Files {
+				if strings.HasSuffix(s.heading, " "+p.Files[i].Name) {
+					f = &p.Files[i]
+				}
 			}
-			before.WriteString(introduction + "\n")
-			said, withCode = append(said, all...), true
-		case withCode && !strings.HasPrefix(dir, "misc/"):
+			_, body, _ := strings.Cut(s.text, "\n")
+			introduction, said := comments(body)
+			f.Words += markdown([]byte(introduction))
+			f.place(said)
+			withCode = true
+		case withCode && s.heading != "" && (!p.Plain || s.heading == "Exercises"):
 			after.WriteString(s.text)
 		default:
 			before.WriteString(s.text)
@@ -126,64 +127,57 @@ func newChapter(root fs.FS, dir string, packages []*pkg) (*page, error) {
 		before.WriteString("\n[The code of the package](../" + name + ".html)\n")
 	}
 	p.Before, p.After = markdown([]byte(before.String())), markdown([]byte(after.String()))
-	if !withCode {
-		return p, nil
-	}
+	return p, nil
+}
+
+// readFiles reads the sources of a program, and the functions of its original.
+func (p *page) readFiles(root fs.FS, dir string, packages []*pkg) error {
 	old := map[string]bool{}
 	if p.Base = bases[dir]; p.Base != "" {
 		for _, name := range sources(root, p.Base) {
 			text, err := fs.ReadFile(root, name)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			for line := range strings.Lines(string(text)) {
 				old[strings.TrimSpace(line)] = true
 			}
 		}
 	}
+	p.Originals = originals(dir)
 	for _, name := range sources(root, dir) {
 		text, err := fs.ReadFile(root, name)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		f, err := newFile(path.Base(name), string(text), old, up(name), packages)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		p.Files = append(p.Files, f)
-	}
-	place(p.Files, said)
-	if script, is := originals[dir]; is {
-		name, functions, _ := strings.Cut(script, ": ")
-		p.Original = &original{Name: name + ".py", URL: "https://github.com/rspivak/csdesign/blob/master/" + name + ".py"}
-		for function := range strings.FieldsSeq(functions) {
-			p.Original.Functions = append(p.Original.Functions, [2]string{function, mixedCaps(function)})
-		}
-	}
-	return p, nil
-}
-
-// place puts each comment beside the function that it names first.
-func place(files []file, said []comment) {
-	var rest []string
-	for _, c := range said {
-		target := (*row)(nil)
-		for _, name := range c.names {
-			for i := range files {
-				for j := range files[i].Rows {
-					if r := &files[i].Rows[j]; target == nil && r.Name == name {
-						target = r
-					}
+		for i := range f.Rows {
+			for j, o := range p.Originals {
+				if o.Here == f.Rows[i].Name && o.Here != "" {
+					f.Rows[i].Original = &p.Originals[j]
 				}
 			}
 		}
-		if target == nil {
-			rest = append(rest, c.text)
-			continue
-		}
-		target.Words += markdown([]byte(c.text))
+		p.Files = append(p.Files, f)
 	}
-	if len(rest) > 0 { // about a function of another file
-		files[0].Rows[0].Words += markdown([]byte(strings.Join(rest, "\n")))
+	return nil
+}
+
+// place puts each comment beside the function that it names first. One with a diagram, which is
+// indented, is above the function, because it needs the width.
+func (f *file) place(said []comment) {
+	for _, c := range said {
+		i := slices.IndexFunc(f.Rows, func(r row) bool { return slices.Contains(c.names, r.Name) })
+		switch text := markdown([]byte(c.text)); {
+		case i < 0: // about a function of another file
+			f.Words += text
+		case strings.Contains(c.text, "\n    "):
+			f.Rows[i].Above += text
+		default:
+			f.Rows[i].Words += text
+		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/alecthomas/chroma/v2"
 	"github.com/alecthomas/chroma/v2/lexers"
@@ -85,7 +86,7 @@ func highlight(name, text string, links map[int]string, old map[string]bool) (co
 				continue
 			}
 			name := len(value) - at
-			if i := strings.IndexFunc(value[at:], func(r rune) bool { return r != '_' && !isLetter(r) }); i >= 0 {
+			if i := strings.IndexFunc(value[at:], func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) }); i >= 0 {
 				name = i
 			}
 			line.WriteString(`<a href="` + html.EscapeString(to) + `">`)
@@ -101,10 +102,6 @@ func highlight(name, text string, links map[int]string, old map[string]bool) (co
 	return lines, nil
 }
 
-func isLetter(r rune) bool {
-	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
-}
-
 // newFile splits a Go file into rows: a declaration with its comment each.
 func newFile(name, text string, old map[string]bool, root string, packages []*pkg) (file, error) {
 	set := token.NewFileSet()
@@ -117,16 +114,16 @@ func newFile(name, text string, old map[string]bool, root string, packages []*pk
 	if err != nil {
 		return file{}, err
 	}
-	f := file{Name: name}
+	f := file{ID: "file-" + name, Name: name}
 	from := 0
 	for i, decl := range tree.Decls {
 		to := len(lines)
 		if i+1 < len(tree.Decls) {
 			to = set.Position(begin(tree.Decls[i+1])).Line - 1
 		}
-		r := row{ID: name + "-imports", Declares: declared(decl)}
+		r := row{ID: name + "-imports", Title: "imports", Declares: declared(decl)}
 		if len(r.Declares) > 0 {
-			r.ID = name + "-" + r.Declares[0]
+			r.ID, r.Title = name+"-"+r.Declares[0], strings.Join(r.Declares, ", ")
 		}
 		if function, is := decl.(*ast.FuncDecl); is {
 			r.Name = function.Name.Name
@@ -136,11 +133,11 @@ func newFile(name, text string, old map[string]bool, root string, packages []*pk
 		}
 		if i == 0 && begin(decl) > 0 { // the comment of the package
 			head := set.Position(begin(decl)).Line - 1
-			f.Rows = append(f.Rows, row{ID: name, Code: lines.lines(0, head)})
+			f.Rows = append(f.Rows, row{ID: name, Title: "package " + tree.Name.Name, Code: lines.lines(0, head)})
 			from = head
 		}
 		if general, is := decl.(*ast.GenDecl); is && general.Tok == token.IMPORT {
-			r.Imports = true
+			r.Folded = true
 		}
 		r.Code = lines.lines(from, to)
 		for pos, call := range calls {
@@ -243,10 +240,11 @@ func readPackages(root fs.FS) (all []*pkg, err error) {
 	return all, nil
 }
 
-func (p *pkg) page(packages []*pkg) *page {
+func (p *pkg) page() *page {
 	return &page{
 		Title:  "package " + p.name,
 		Before: markdown([]byte("# Package " + p.name + "\n\n[What it is for](" + p.chapter + ")")),
 		Files:  p.files,
+		Plain:  true,
 	}
 }

@@ -19,20 +19,14 @@ func manual(name string) (page link, is bool) {
 		snake.WriteRune(unicode.ToLower(r))
 	}
 	call := snake.String()
-	for prefix, name := range map[string]string{"setsockopt": "setsockopt", "getsockopt": "getsockopt", "ioctl": "ioctl", "fcntl": "fcntl", "set_nonblock": "fcntl", "close_on_exec": "fcntl"} {
+	for prefix, name := range map[string]string{"setsockopt": "setsockopt", "getsockopt": "getsockopt", "ioctl": "ioctl", "fcntl": "fcntl", "set_nonblock": "fcntl", "close_on_exec": "fcntl", "sendmsg": "sendmsg"} {
 		if strings.HasPrefix(call, prefix) {
 			call = name
 		}
 	}
-	short := map[string]string{
-		"pthread_sigmask": "pthread_sigmask(3)", "sendmsg_n": "sendmsg", "accept": "accept", "sys_io_uring": "io_uring_setup",
-	}
-	if to, is := short[call]; is {
-		call = to
-	}
 	section := "2"
-	if to, is := strings.CutSuffix(call, "(3)"); is {
-		call, section = to, "3"
+	if call == "pthread_sigmask" {
+		section = "3"
 	}
 	if !strings.Contains(calls, " "+call+" ") {
 		return link{}, false

@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"html"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -57,9 +58,9 @@ func TestEveryLine(t *testing.T) {
 		}
 		_, code, _ := strings.Cut(page, ">main.go</h2>")
 		code, _, _ = strings.Cut(code, "</section>")
-		code, _, _ = strings.Cut(code, `<h2 class="file">`)
+		code, _, _ = strings.Cut(code, `<h2 class="file"`)
 		var shown strings.Builder
-		for _, pre := range regexp.MustCompile(`(?s)<pre tabindex="0">(<span class="l.*?)</pre>`).FindAllStringSubmatch(code, -1) {
+		for _, pre := range regexp.MustCompile(`(?s)<pre>(<span class="l.*?)</pre>`).FindAllStringSubmatch(code, -1) {
 			shown.WriteString(html.UnescapeString(tag.ReplaceAllString(pre[1], "")))
 		}
 		if shown.String() != string(source) {
@@ -92,7 +93,7 @@ func TestEveryWord(t *testing.T) {
 		shown := words(tag.ReplaceAllString(string(page), ""))
 		for _, s := range sections(string(text)) {
 			for _, block := range blocks(s.text) {
-				if strings.ContainsAny(block[:1], "#`|- !1") {
+				if strings.ContainsAny(block[:1], "#`|- !1") || strings.Contains(block, "<!--") {
 					continue
 				}
 				plain := words(tag.ReplaceAllString(string(markdown([]byte(block))), ""))
@@ -142,11 +143,81 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// The original's functions are here, and the links lead to them.
+// Each function of an original has a line, and what it leads to is on the page.
 func TestOriginals(t *testing.T) {
 	pages := pages(t)
-	if !strings.Contains(string(pages["server03a/index.html"]), `<td><code>_exit_handler</code></td><td><a href="#fn-exitHandler">`) {
-		t.Error("server03a has no table of functions")
+	scripts := 0
+	for _, dir := range []string{"client", "server01", "server02", "server03", "server03a", "server04"} {
+		all := originals(dir)
+		for _, o := range all {
+			page := string(pages[dir+"/index.html"])
+			if o.Note == "" || o.Here != "" && !strings.Contains(page, `<a href="#fn-`+o.Here+`">`) {
+				t.Errorf("%s: %s is not there", dir, o.Name)
+			}
+			scripts++
+		}
+	}
+	if scripts != 31 {
+		t.Errorf("there are %d functions", scripts)
+	}
+}
+
+// A link to the glossary leads to the word, and has its meaning.
+func TestGlossary(t *testing.T) {
+	pages := pages(t)
+	for name, page := range pages {
+		for _, match := range regexp.MustCompile(`<a href="[./]*GLOSSARY.html"[^>]*>(.*?)</a>`).FindAllStringSubmatch(string(page), -1) {
+			if name != "book.html" && match[1] != "glossary" && !strings.Contains(match[1], "The words") {
+				t.Errorf("%s: the glossary has no %q", name, match[1])
+			}
+		}
+	}
+	if !strings.Contains(string(pages["server03/index.html"]), `GLOSSARY.html#listener" title="a socket`) {
+		t.Error("server03 does not say what a listener is")
+	}
+}
+
+// The words for a file are beside it, and its picture is above the function.
+func TestTwoFiles(t *testing.T) {
+	page := string(pages(t)["server10/index.html"])
+	at := func(text string) int { return strings.Index(page, text) }
+	if order := []int{at(`id="file-main.go"`), at(`id="file-ring.go"`), at("There is no library here"), at("recv on 9"), at(`id="fn-ring.go-add"`), at(`id="fn-ring.go-next"`)}; !slices.IsSorted(order) || order[0] < 0 {
+		t.Errorf("the order is %v", order)
+	}
+}
+
+// The book has every page, and its links stay in it.
+func TestBook(t *testing.T) {
+	pages := pages(t)
+	book := string(pages["book.html"])
+	for name := range pages {
+		if path.Ext(name) == ".html" && name != "book.html" && !strings.Contains(book, `<article id="`+key(name)+`">`) {
+			t.Errorf("%s is not in the book", name)
+		}
+	}
+	if match := regexp.MustCompile(`href="[^"#]*\.html[^"]*"`).FindString(strings.ReplaceAll(book, "https://", "")); match != "" && !strings.Contains(match, "man7.org") {
+		t.Errorf("a link leads out of the book: %s", match)
+	}
+}
+
+// What a page and all of them may weigh, in bytes.
+func TestSizes(t *testing.T) {
+	sum := 0
+	for name, page := range pages(t) {
+		sum += len(page)
+		most := 200_000
+		switch name {
+		case "book.html":
+			most = 2_000_000
+		case "index.js":
+			most = 300_000
+		}
+		if len(page) > most {
+			t.Errorf("%s has %d bytes", name, len(page))
+		}
+	}
+	if sum > 6_000_000 {
+		t.Errorf("all pages have %d bytes", sum)
 	}
 }
 
@@ -188,13 +259,25 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// No chapter comes twice.
+// Each chapter comes once.
 func TestReadingOrder(t *testing.T) {
-	dirs, err := readingOrder(os.DirFS(".."))
+	root := os.DirFS("..")
+	dirs, err := readingOrder(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if once := slices.Compact(slices.Sorted(slices.Values(dirs))); len(once) != len(dirs) || dirs[0] != "server00" {
-		t.Errorf("the chapters are %v", dirs)
+	var chapters []string
+	for _, pattern := range []string{"*/README.md", "*/*/README.md"} {
+		found, err := fs.Glob(root, pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range found {
+			chapters = append(chapters, path.Dir(name))
+		}
+	}
+	slices.Sort(chapters)
+	if sorted := slices.Sorted(slices.Values(dirs)); !slices.Equal(sorted, chapters) || dirs[0] != "server00" {
+		t.Errorf("the order is %v, the chapters are %v", dirs, chapters)
 	}
 }

@@ -1,26 +1,139 @@
-// The buttons that copy the commands of a console, and the arrow keys. All else works without.
-for (const button of document.querySelectorAll('.copy')) {
+// Search, the meaning of words, folding, copying, enlarged pictures, and the arrow keys. All else
+// works without.
+const root = document.currentScript.dataset.root;
+const make = (tag, properties, ...children) => {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+};
+
+// Each console has a button that copies its commands, and each piece of code one that copies it.
+const copy = async text => {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // no clipboard without https, or from a file
+    const area = make('textarea', {value: text});
+    document.body.append(area);
+    area.select();
+    document.execCommand('copy');
+    area.remove();
+  }
+};
+const copies = (button, text) => button.addEventListener('click', async () => {
+  await copy(text);
+  button.textContent = 'copied';
+  setTimeout(() => { button.textContent = 'copy'; }, 1500);
+});
+for (const button of document.querySelectorAll('.console .copy')) {
   const commands = [...button.parentElement.querySelectorAll('.command')].map(c => c.textContent).join('\n');
   if (commands === '') continue;
   button.hidden = false;
-  button.addEventListener('click', async () => {
-    try {
-      await navigator.clipboard.writeText(commands);
-    } catch { // no clipboard without https, or from a file
-      const text = document.createElement('textarea');
-      text.value = commands;
-      document.body.append(text);
-      text.select();
-      document.execCommand('copy');
-      text.remove();
+  copies(button, commands);
+}
+for (const code of document.querySelectorAll('.code')) {
+  const button = make('button', {type: 'button', className: 'copy', textContent: 'copy'});
+  copies(button, code.querySelector('pre').textContent);
+  code.append(button);
+}
+
+// "Only what is new" folds the declarations without a new line.
+const only = document.getElementById('only');
+if (only) {
+  only.closest('.switch').hidden = false;
+  only.addEventListener('change', () => {
+    for (const details of document.querySelectorAll('.code > details')) {
+      if (details.querySelector('.n') || details.dataset.folded === 'always') continue;
+      details.open = !only.checked;
+      details.classList.toggle('may-fold', only.checked);
     }
-    button.textContent = 'copied';
-    setTimeout(() => { button.textContent = 'copy'; }, 1500);
   });
 }
+for (const details of document.querySelectorAll('.code > details:not([open])')) {
+  details.dataset.folded = 'always';
+  details.classList.add('may-fold');
+}
+
+// A link to the glossary shows the meaning: when it is pointed at, has the focus, or is touched for
+// the first time.
+const tip = make('div', {id: 'tip', role: 'tooltip', hidden: true});
+document.body.append(tip);
+for (const link of document.querySelectorAll('main a[title][href*="GLOSSARY.html#"]')) {
+  const meaning = link.title;
+  link.removeAttribute('title');
+  link.classList.add('word');
+  link.setAttribute('aria-describedby', 'tip');
+  const show = () => {
+    tip.textContent = meaning;
+    tip.hidden = false;
+    const at = link.getBoundingClientRect();
+    tip.style.left = Math.max(8, Math.min(at.left, innerWidth - tip.offsetWidth - 8)) + scrollX + 'px';
+    tip.style.top = (at.bottom + tip.offsetHeight + 6 < innerHeight ? at.bottom + 6 : at.top - tip.offsetHeight - 6) + scrollY + 'px';
+  };
+  link.addEventListener('pointerenter', event => event.pointerType === 'mouse' && show());
+  link.addEventListener('pointerleave', () => { tip.hidden = true; });
+  link.addEventListener('focus', show);
+  link.addEventListener('blur', () => { tip.hidden = true; });
+  link.addEventListener('pointerup', event => {
+    if (event.pointerType === 'mouse' || !tip.hidden && tip.textContent === meaning) return;
+    show();
+    link.addEventListener('click', click => click.preventDefault(), {once: true});
+  });
+}
+
+// A picture fills the window.
+for (const link of document.querySelectorAll('a.zoom')) {
+  link.addEventListener('click', event => {
+    event.preventDefault();
+    const dialog = make('dialog', {ariaLabel: link.firstChild.alt}, make('img', {src: link.href, alt: link.firstChild.alt}));
+    dialog.addEventListener('click', () => dialog.close());
+    dialog.addEventListener('close', () => dialog.remove());
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+// Search: each word of the query has to begin a word of the section. The index is a script, which
+// can be loaded from files.
+const search = document.getElementById('search'), found = document.getElementById('found');
+search.parentElement.hidden = false;
+const find = () => {
+  const terms = search.value.toLowerCase().match(/[\p{L}\p{N}_]{2,}/gu);
+  if (!terms || !window.searchIndex) return found.replaceChildren();
+  const score = new Map();
+  terms.forEach((term, i) => {
+    for (const word in searchIndex.words) {
+      if (!word.startsWith(term)) continue;
+      for (const place of searchIndex.words[word]) {
+        const s = score.get(place) ?? [0, 0];
+        if (s[0] < i) continue; // an earlier term is not there
+        score.set(place, [i + 1, s[1] + (word === term ? 2 : 1) + (searchIndex.places[place][1].toLowerCase().includes(term) ? 5 : 0)]);
+      }
+    }
+  });
+  const best = [...score].filter(([, s]) => s[0] === terms.length).sort((a, b) => b[1][1] - a[1][1] || a[0] - b[0]).slice(0, 15);
+  found.replaceChildren(...best.map(([place]) => {
+    const [url, title] = searchIndex.places[place];
+    return make('li', {}, make('a', {href: root + url, textContent: title}));
+  }));
+  if (best.length === 0) found.append(make('li', {textContent: 'nothing'}));
+};
+search.addEventListener('focus', () => {
+  if (!window.searchIndex) document.head.append(make('script', {src: root + 'index.js', onload: find}));
+}, {once: true});
+search.addEventListener('input', find);
+search.addEventListener('keydown', event => {
+  if (event.key === 'Enter') found.querySelector('a')?.click();
+});
+found.addEventListener('click', () => { search.value = ''; found.replaceChildren(); });
+
 document.addEventListener('keydown', event => {
   if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
-  if (event.target.closest('input, textarea, pre')) return; // there the arrows scroll
+  if (event.key === 'Escape') { tip.hidden = true; search.value = ''; found.replaceChildren(); }
+  if (event.target.closest('input, textarea, pre, dialog')) return; // there the arrows scroll
+  if (event.key === '/') {
+    event.preventDefault();
+    search.focus();
+  }
   const rel = {ArrowLeft: 'prev', ArrowRight: 'next'}[event.key];
   const link = rel && document.querySelector(`a[rel=${rel}]`);
   if (link) location.href = link.href;

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"html"
+	"html/template"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// key is the id of a page in the book.
+func key(url string) string {
+	return "page-" + strings.ReplaceAll(strings.TrimSuffix(url, ".html"), "/", "-")
+}
+
+var (
+	ids     = regexp.MustCompile(` id="([^"]+)"`)
+	targets = regexp.MustCompile(` (href|src)="([^"]*)"`)
+	control = regexp.MustCompile(`<p class="switch".*?</p>\n`)
+)
+
+// book returns all pages in one, to be printed. The ids of a page get its key in front, and links
+// from page to page stay in the book.
+func book(all []*page) ([]byte, error) {
+	type chapter struct {
+		Key, Title string
+		Body       template.HTML
+	}
+	var chapters []chapter
+	for _, p := range all {
+		body, err := p.render("body")
+		if err != nil {
+			return nil, err
+		}
+		text := control.ReplaceAllString(string(body), "")
+		text = ids.ReplaceAllString(text, ` id="`+key(p.URL)+`--$1"`)
+		text = targets.ReplaceAllStringFunc(text, func(attribute string) string {
+			match := targets.FindStringSubmatch(attribute)
+			to, fragment, _ := strings.Cut(html.UnescapeString(match[2]), "#")
+			if strings.Contains(to, "://") {
+				return attribute
+			}
+			target := p.URL
+			if to != "" {
+				target = path.Join(path.Dir(p.URL), to)
+			}
+			switch {
+			case !slices.ContainsFunc(all, func(p *page) bool { return p.URL == target }): // a picture
+			case fragment != "":
+				target = "#" + key(target) + "--" + fragment
+			default:
+				target = "#" + key(target)
+			}
+			return " " + match[1] + `="` + html.EscapeString(target) + `"`
+		})
+		chapters = append(chapters, chapter{key(p.URL), p.Title, template.HTML(text)})
+	}
+	var buf bytes.Buffer
+	err := templates.ExecuteTemplate(&buf, "book.html", chapters)
+	return buf.Bytes(), err
+}
+
+var (
+	tags  = regexp.MustCompile(`<[^>]*>`)
+	term  = regexp.MustCompile(`[\pL_][\pL\d_]+`)
+	place = regexp.MustCompile(`<h2 id="([^"]+)">`)
+)
+
+// plain is the text of HTML.
+func plain(text string) string { return html.UnescapeString(tags.ReplaceAllString(text, "")) }
+
+// searchIndex returns a script that says in which sections each word is, of the chapters and the
+// code. A section is a heading of a chapter, or a declaration.
+func searchIndex(all []*page) ([]byte, error) {
+	var index struct {
+		Places [][2]string      `json:"places"` // address and title
+		Words  map[string][]int `json:"words"`
+	}
+	index.Words = map[string][]int{}
+	add := func(url, title, text string) {
+		n := len(index.Places)
+		index.Places = append(index.Places, [2]string{url, title})
+		for _, word := range term.FindAllString(strings.ToLower(plain(text)), -1) {
+			if at := index.Words[word]; len(at) == 0 || at[len(at)-1] != n {
+				index.Words[word] = append(at, n)
+			}
+		}
+	}
+	for _, p := range all {
+		for _, part := range []template.HTML{p.Before, p.After} {
+			url, title, text := p.URL, p.Title, string(part)
+			for {
+				at := place.FindStringSubmatchIndex(text)
+				if at == nil {
+					add(url, title, text)
+					break
+				}
+				add(url, title, text[:at[0]])
+				id := text[at[2]:at[3]]
+				text = text[at[1]:]
+				name, _, _ := strings.Cut(text, " <a class")
+				url, title = p.URL+"#"+id, p.Title+" › "+plain(name)
+			}
+		}
+		for _, f := range p.Files {
+			for _, r := range f.Rows {
+				add(p.URL+"#"+r.ID, p.Title+" › "+r.Title, string(f.Words+r.Above+r.Words+r.Code))
+			}
+		}
+	}
+	text, err := json.Marshal(index)
+	return slices.Concat([]byte("searchIndex = "), text), err
+}
