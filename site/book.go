@@ -22,8 +22,8 @@ var (
 	control = regexp.MustCompile(`<p class="switch".*?</p>\n`)
 )
 
-// book returns all pages in one, to be printed. The ids of a page get its key in front, and links
-// from page to page stay in the book.
+// book returns all pages in one, to be printed, with what is folded open. The ids of a page get its
+// key in front, and links from page to page stay in the book.
 func book(all []*page) ([]byte, error) {
 	type chapter struct {
 		Key, Title string
@@ -35,7 +35,7 @@ func book(all []*page) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		text := control.ReplaceAllString(string(body), "")
+		text := strings.ReplaceAll(control.ReplaceAllString(string(body), ""), "<details>", "<details open>")
 		text = ids.ReplaceAllString(text, ` id="`+key(p.URL)+`--$1"`)
 		text = targets.ReplaceAllStringFunc(text, func(attribute string) string {
 			match := targets.FindStringSubmatch(attribute)

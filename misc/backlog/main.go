@@ -60,4 +60,5 @@ func main() {
 	tcp.Must("poll", err)
 	fmt.Printf("after three accepts client 5 is connected: %v; it had to wait for longer than 0.3 s: %v\n",
 		tcp.State(int(clients[4].Fd)) == "ESTABLISHED", time.Since(begin) > 300*time.Millisecond)
+	fmt.Println("net.ipv4.tcp_syn_linear_timeouts is", tcp.Setting("net.ipv4.tcp_syn_linear_timeouts"))
 }

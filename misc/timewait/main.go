@@ -57,9 +57,8 @@ func main() {
 	client, server = tcp.Pair()
 	closeBoth("the server", server, client, client, server)
 
-	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-	tcp.Must("ports", err)
 	var first, last int
-	fmt.Sscan(string(text), &first, &last)
+	fmt.Sscan(tcp.Setting("net.ipv4.ip_local_port_range"), &first, &last)
 	fmt.Printf("clients have %d ports, and each waits for 60 s: %d connections per second to one address\n", last-first+1, (last-first+1)/60)
+	fmt.Println("net.ipv4.tcp_tw_reuse is", tcp.Setting("net.ipv4.tcp_tw_reuse"))
 }

@@ -6,6 +6,7 @@ package tcp
 import (
 	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,16 @@ func Must(what string, err error) {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", what, err)
 		os.Exit(1)
 	}
+}
+
+// Setting returns a setting of the kernel (sysctl(8)), or 0 if this kernel does not have it.
+func Setting(name string) string {
+	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+	if os.IsNotExist(err) {
+		return "0"
+	}
+	Must(name, err)
+	return strings.TrimSpace(string(text))
 }
 
 // Listen returns a listener with this backlog on a loopback port that the kernel chooses, and
