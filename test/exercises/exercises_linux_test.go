@@ -208,18 +208,15 @@ func (e exercise) put(t *testing.T, before, after string) {
 	}
 }
 
-// TestExercises makes the changes, one at a time, and runs the commands. What comes out without the
-// change is what the chapter shows; with CSDESIGN_ALL, or -update, the command is run for that, too.
+// TestExercises makes the changes, each in a copy of its own, and runs the commands. What comes out
+// without the change is what the chapter shows; with -update the command is run for that, too.
 func TestExercises(t *testing.T) {
 	if testing.Short() {
 		t.Skip("each exercise builds the collection")
 	}
 	contract.Needs(t, "git")
-	both := *update || os.Getenv("CSDESIGN_ALL") != ""
 	same := t.TempDir() // where nothing is changed
-	if both {
-		copyCollection(t, same)
-	}
+	copyCollection(t, same)
 	for _, e := range exercises(t) {
 		t.Run(e.name, func(t *testing.T) {
 			if !e.alone && !*update {
@@ -238,7 +235,7 @@ func TestExercises(t *testing.T) {
 			before, after := e.shown(t)
 			var err error
 			for range 3 { // a figure may be wrong on a busy machine
-				if both {
+				if *update {
 					before = command(same, e.run)
 				}
 				if out := command(dir, "git apply test/exercises/"+e.name+".patch && echo applied"); out != "applied\n" {
