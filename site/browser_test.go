@@ -150,7 +150,7 @@ func TestContrast(t *testing.T) {
 	ctx, url := browse(t)
 	for _, scheme := range []string{"light", "dark"} {
 		feature := []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}
-		for _, path := range []string{"/", "/server03a/", "/compare/"} {
+		for _, path := range some {
 			emulate(t, ctx, emulation.SetEmulatedMediaParams{Features: feature})
 			do(t, ctx, chromedp.Navigate(url+path))
 			got := evaluate[[3]any](t, ctx, contrast)
