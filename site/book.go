@@ -91,18 +91,14 @@ func searchIndex(all []*page) ([]byte, error) {
 	}
 	for _, p := range all {
 		for _, part := range []template.HTML{p.Before, p.After} {
-			url, title, text := p.URL, p.Title, string(part)
-			for {
-				at := place.FindStringSubmatchIndex(text)
-				if at == nil {
-					add(url, title, text)
-					break
+			ids := place.FindAllStringSubmatch(string(part), -1)
+			for i, section := range place.Split(string(part), -1) {
+				url, title := p.URL, p.Title
+				if i > 0 {
+					name, _, _ := strings.Cut(section, " <a class")
+					url, title = url+"#"+ids[i-1][1], title+" › "+plain(name)
 				}
-				add(url, title, text[:at[0]])
-				id := text[at[2]:at[3]]
-				text = text[at[1]:]
-				name, _, _ := strings.Cut(text, " <a class")
-				url, title = p.URL+"#"+id, p.Title+" › "+plain(name)
+				add(url, title, section)
 			}
 		}
 		for _, f := range p.Files {

@@ -26,10 +26,11 @@ var converter = goldmark.New(
 )
 
 var (
-	marks    = regexp.MustCompile(`\s*<!--.*?-->`)
-	titles   = regexp.MustCompile(`<h([23]) id="([^"]+)">(.*?)</h[23]>`)
-	wordRows = regexp.MustCompile(`<tr>(\n<td>(.*?)</td>)`)
-	commands = regexp.MustCompile(`^(go|git|test/exercises/)\b`)
+	marks     = regexp.MustCompile(`\s*<!--.*?-->`)
+	wordLinks = regexp.MustCompile(`<a href="([./]*GLOSSARY.html)">(.*?)</a>`)
+	titles    = regexp.MustCompile(`<h([23]) id="([^"]+)">(.*?)</h[23]>`)
+	wordRows  = regexp.MustCompile(`<tr>(\n<td>(.*?)</td>)`)
+	commands  = regexp.MustCompile(`^(go|git|test/exercises/)\b`)
 )
 
 func markdown(source []byte) template.HTML {
@@ -37,7 +38,15 @@ func markdown(source []byte) template.HTML {
 	if err := converter.Convert(marks.ReplaceAll(source, nil), &buf); err != nil {
 		panic(err) // a bytes.Buffer takes everything
 	}
-	return template.HTML(titles.ReplaceAllString(buf.String(), `<h$1 id="$2">$3 <a class="anchor" href="#$2" aria-label="link to this section">#</a></h$1>`))
+	text := wordLinks.ReplaceAllStringFunc(buf.String(), func(link string) string {
+		match := wordLinks.FindStringSubmatch(link)
+		w, is := lookUp(plain(match[2]))
+		if !is {
+			return link
+		}
+		return `<a href="` + match[1] + "#" + w.id + `" title="` + html.EscapeString(w.meaning) + `">` + match[2] + "</a>"
+	})
+	return template.HTML(titles.ReplaceAllString(text, `<h$1 id="$2">$3 <a class="anchor" href="#$2" aria-label="link to this section">#</a></h$1>`))
 }
 
 // A word of the glossary has an id on its page, and a meaning.
@@ -55,7 +64,7 @@ func slug(name string) string {
 func readGlossary(text string) map[string]word {
 	all := map[string]word{}
 	for _, match := range regexp.MustCompile(`(?m)^\| ([^|]+) \| ([^|]+) \|`).FindAllStringSubmatch(text, -1) {
-		w := word{slug(match[1]), plain(string(markdown([]byte(match[2]))))}
+		w := word{slug(match[1]), strings.TrimSpace(plain(string(markdown([]byte(match[2])))))}
 		names := strings.Split(match[1], ", ")
 		for _, italic := range regexp.MustCompile(`\*([\w-]+)\*`).FindAllStringSubmatch(match[2], -1) {
 			names = append(names, italic[1])
@@ -106,15 +115,10 @@ func pageOf(to string) string {
 	return to
 }
 
-func (linker) Transform(document *ast.Document, reader text.Reader, _ parser.Context) {
+func (linker) Transform(document *ast.Document, _ text.Reader, _ parser.Context) {
 	ast.Walk(document, func(node ast.Node, entering bool) (ast.WalkStatus, error) {
 		if link, is := node.(*ast.Link); is && entering {
-			to := pageOf(string(link.Destination))
-			if w, is := lookUp(string(link.Text(reader.Source()))); is && strings.HasSuffix(to, "GLOSSARY.html") {
-				to += "#" + w.id
-				link.Title = []byte(strings.TrimSpace(w.meaning))
-			}
-			link.Destination = []byte(to)
+			link.Destination = []byte(pageOf(string(link.Destination)))
 		}
 		return ast.WalkContinue, nil
 	})
