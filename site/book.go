@@ -25,17 +25,13 @@ var (
 // book returns all pages in one, to be printed, with what is folded open. The ids of a page get its
 // key in front, and links from page to page stay in the book.
 func book(all []*page) ([]byte, error) {
-	type chapter struct {
-		Key, Title string
-		Body       template.HTML
-	}
-	var chapters []chapter
+	var chapters []map[string]any
 	for _, p := range all {
 		body, err := p.render("body")
 		if err != nil {
 			return nil, err
 		}
-		text := strings.ReplaceAll(control.ReplaceAllString(string(body), ""), "<details>", "<details open>")
+		text := regexp.MustCompile(`<details( class="original")?>`).ReplaceAllString(control.ReplaceAllString(string(body), ""), "<details$1 open>")
 		text = ids.ReplaceAllString(text, ` id="`+key(p.URL)+`--$1"`)
 		text = targets.ReplaceAllStringFunc(text, func(attribute string) string {
 			match := targets.FindStringSubmatch(attribute)
@@ -56,7 +52,7 @@ func book(all []*page) ([]byte, error) {
 			}
 			return " " + match[1] + `="` + html.EscapeString(target) + `"`
 		})
-		chapters = append(chapters, chapter{key(p.URL), p.Title, template.HTML(text)})
+		chapters = append(chapters, map[string]any{"Key": key(p.URL), "Title": p.Title, "Body": template.HTML(text)})
 	}
 	var buf bytes.Buffer
 	err := templates.ExecuteTemplate(&buf, "book.html", chapters)
@@ -65,8 +61,8 @@ func book(all []*page) ([]byte, error) {
 
 var (
 	tags  = regexp.MustCompile(`<[^>]*>`)
-	term  = regexp.MustCompile(`[\pL_][\pL\d_]+`)
-	place = regexp.MustCompile(`<h2 id="([^"]+)">`)
+	term  = regexp.MustCompile(`[\pL_][\pL\d_]+|\b\d{2,4}[\pL_]*\b`)
+	place = regexp.MustCompile(`<(?:h2|tr) id="([^"]+)">`)
 )
 
 // plain is the text of HTML.
@@ -95,15 +91,16 @@ func searchIndex(all []*page) ([]byte, error) {
 			for i, section := range place.Split(string(part), -1) {
 				url, title := p.URL, p.Title
 				if i > 0 {
-					name, _, _ := strings.Cut(section, " <a class")
-					url, title = url+"#"+ids[i-1][1], title+" › "+plain(name)
+					name := regexp.MustCompile(` <a class|</td>`).Split(section, 2)[0]
+					url, title = url+"#"+ids[i-1][1], title+" › "+strings.TrimSpace(plain(name))
 				}
 				add(url, title, section)
 			}
 		}
 		for _, f := range p.Files {
+			add(p.URL+"#"+f.ID, p.Title+" › "+f.Name, string(f.Words))
 			for _, r := range f.Rows {
-				add(p.URL+"#"+r.ID, p.Title+" › "+r.Title, string(f.Words+r.Above+r.Words+r.Code))
+				add(p.URL+"#"+r.ID, p.Title+" › "+r.Title, string(r.Above+r.Words+r.Code))
 			}
 		}
 	}

@@ -87,6 +87,9 @@ func sources(root fs.FS, dir string) (names []string) {
 	return names
 }
 
+// wayOn is the end of a chapter, which says what comes next. A page has links for that.
+var wayOn = regexp.MustCompile(`\n(Previous: |Next: |Back to )[^#]*$`)
+
 // newChapter returns the page of a directory. What the chapter says about a function is beside
 // the function, if it has sections about the code. A program of misc has its code below.
 func newChapter(root fs.FS, dir string, packages []*pkg) (*page, error) {
@@ -103,7 +106,7 @@ func newChapter(root fs.FS, dir string, packages []*pkg) (*page, error) {
 			return nil, err
 		}
 	}
-	for _, s := range sections(string(text)) {
+	for _, s := range sections(wayOn.ReplaceAllString(string(text), "")) {
 		switch {
 		case strings.HasPrefix(s.heading, "The code") && len(p.Files) > 0:
 			f := &p.Files[0]

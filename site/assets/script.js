@@ -7,6 +7,21 @@ const make = (tag, properties, ...children) => {
   return element;
 };
 
+// Each cell of a table has its heading, for windows in which the cells are below each other. What
+// is folded is printed, too.
+for (const table of document.querySelectorAll('main table')) {
+  const heads = [...table.querySelectorAll('th')].map(th => th.textContent);
+  for (const row of table.querySelectorAll('tbody tr')) {
+    [...row.cells].forEach((cell, i) => { if (i > 0 && heads[i]) cell.dataset.label = heads[i]; });
+  }
+}
+let opened = [];
+addEventListener('beforeprint', () => {
+  opened = [...document.querySelectorAll('details:not([open])')];
+  for (const details of opened) details.open = true;
+});
+addEventListener('afterprint', () => { for (const details of opened) details.open = false; });
+
 // Each console has a button that copies its commands, and each piece of code one that copies it.
 const copy = async text => {
   try {
@@ -32,7 +47,7 @@ for (const button of document.querySelectorAll('.console .copy')) {
 }
 for (const code of document.querySelectorAll('.code')) {
   const button = make('button', {type: 'button', className: 'copy', textContent: 'copy'});
-  copies(button, code.querySelector('pre').textContent);
+  copies(button, code.querySelector('pre').textContent.trimEnd() + '\n');
   code.append(button);
 }
 
@@ -99,18 +114,20 @@ search.parentElement.hidden = false;
 const find = () => {
   const terms = search.value.toLowerCase().match(/[\p{L}\p{N}_]{2,}/gu);
   if (!terms || !window.searchIndex) return found.replaceChildren();
-  const score = new Map();
-  terms.forEach((term, i) => {
+  const points = place => { // of a title: that of a page before those of its sections
+    const [url, title] = searchIndex.places[place], name = title.toLowerCase().split(' › ').at(-1);
+    return terms.filter(term => name.match(/[\p{L}\p{N}_]+/gu)?.includes(term)).length * (url.includes('#') ? 2 : 4);
+  };
+  const sets = terms.map(term => {
+    const places = new Map(); // 2 for the word itself, 1 for one that begins with it
     for (const word in searchIndex.words) {
-      if (!word.startsWith(term)) continue;
-      for (const place of searchIndex.words[word]) {
-        const s = score.get(place) ?? [0, 0];
-        if (s[0] < i) continue; // an earlier term is not there
-        score.set(place, [i + 1, s[1] + (word === term ? 2 : 1) + (searchIndex.places[place][1].toLowerCase().includes(term) ? 5 : 0)]);
-      }
+      if (word.startsWith(term)) for (const place of searchIndex.words[word]) places.set(place, Math.max(places.get(place) ?? 0, word === term ? 2 : 1));
     }
+    return places;
   });
-  const best = [...score].filter(([, s]) => s[0] === terms.length).sort((a, b) => b[1][1] - a[1][1] || a[0] - b[0]).slice(0, 15);
+  const best = [...sets[0].keys()].filter(place => sets.every(s => s.has(place)))
+    .map(place => [place, points(place) + sets.reduce((sum, s) => sum + s.get(place), 0)])
+    .sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, 15);
   found.replaceChildren(...best.map(([place]) => {
     const [url, title] = searchIndex.places[place];
     return make('li', {}, make('a', {href: root + url, textContent: title}));
