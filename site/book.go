@@ -20,6 +20,7 @@ var (
 	ids     = regexp.MustCompile(` id="([^"]+)"`)
 	targets = regexp.MustCompile(` (href|src)="([^"]*)"`)
 	control = regexp.MustCompile(`<p class="switch".*?</p>\n`)
+	folded  = regexp.MustCompile(`<details( class="[^"]*")?>`)
 )
 
 // book returns all pages in one, to be printed, with what is folded open. The ids of a page get its
@@ -31,7 +32,7 @@ func book(all []*page) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		text := regexp.MustCompile(`<details( class="original")?>`).ReplaceAllString(control.ReplaceAllString(string(body), ""), "<details$1 open>")
+		text := folded.ReplaceAllString(control.ReplaceAllString(string(body), ""), "<details$1 open>")
 		text = ids.ReplaceAllString(text, ` id="`+key(p.URL)+`--$1"`)
 		text = targets.ReplaceAllStringFunc(text, func(attribute string) string {
 			match := targets.FindStringSubmatch(attribute)
@@ -43,12 +44,8 @@ func book(all []*page) ([]byte, error) {
 			if to != "" {
 				target = path.Join(path.Dir(p.URL), to)
 			}
-			switch {
-			case !slices.ContainsFunc(all, func(p *page) bool { return p.URL == target }): // a picture
-			case fragment != "":
-				target = "#" + key(target) + "--" + fragment
-			default:
-				target = "#" + key(target)
+			if slices.ContainsFunc(all, func(p *page) bool { return p.URL == target }) { // and no picture
+				target = strings.TrimSuffix("#"+key(target)+"--"+fragment, "--")
 			}
 			return " " + match[1] + `="` + html.EscapeString(target) + `"`
 		})
@@ -60,9 +57,10 @@ func book(all []*page) ([]byte, error) {
 }
 
 var (
-	tags  = regexp.MustCompile(`<[^>]*>`)
-	term  = regexp.MustCompile(`[\pL_][\pL\d_]+|\b\d{2,4}[\pL_]*\b`)
-	place = regexp.MustCompile(`<(?:h2|tr) id="([^"]+)">`)
+	tags    = regexp.MustCompile(`<[^>]*>`)
+	term    = regexp.MustCompile(`[\pL_][\pL\d_]+|\b\d{2,4}[\pL_]*\b`)
+	place   = regexp.MustCompile(`<(?:h2|tr) id="([^"]+)">`)
+	nameEnd = regexp.MustCompile(` <a class|</td>`) // ends the name of a place
 )
 
 // plain is the text of HTML.
@@ -91,7 +89,7 @@ func searchIndex(all []*page) ([]byte, error) {
 			for i, section := range place.Split(string(part), -1) {
 				url, title := p.URL, p.Title
 				if i > 0 {
-					name := regexp.MustCompile(` <a class|</td>`).Split(section, 2)[0]
+					name := nameEnd.Split(section, 2)[0]
 					url, title = url+"#"+ids[i-1][1], title+" › "+strings.TrimSpace(plain(name))
 				}
 				add(url, title, section)

@@ -76,10 +76,10 @@ func readGlossary(text string) map[string]word {
 	return all
 }
 
-// lookUp finds a word in the singular or the plural, or by its last part.
+// lookUp finds a word in the singular or the plural.
 func lookUp(name string) (w word, is bool) {
 	name = strings.ToLower(name)
-	for _, name := range []string{name, strings.TrimSuffix(name, "s"), strings.TrimSuffix(name, "es"), "thundering " + name} {
+	for _, name := range []string{name, strings.TrimSuffix(name, "s"), strings.TrimSuffix(name, "es")} {
 		if w, is = words[name]; is {
 			break
 		}

@@ -26,8 +26,6 @@ func pages(t *testing.T) map[string][]byte {
 	return pages
 }
 
-var tag = regexp.MustCompile(`<[^>]*>`)
-
 // Every chapter has a page, and every line of every program is on it once, with its functions.
 func TestEveryLine(t *testing.T) {
 	pages := pages(t)
@@ -61,7 +59,7 @@ func TestEveryLine(t *testing.T) {
 		code, _, _ = strings.Cut(code, `<h2 class="file"`)
 		var shown strings.Builder
 		for _, pre := range regexp.MustCompile(`(?s)<pre>(<span class="l.*?)</pre>`).FindAllStringSubmatch(code, -1) {
-			shown.WriteString(html.UnescapeString(tag.ReplaceAllString(pre[1], "")))
+			shown.WriteString(plain(pre[1]))
 		}
 		if shown.String() != string(source) {
 			t.Errorf("%s does not show main.go line by line; it shows\n%s", name, &shown)
@@ -90,13 +88,13 @@ func TestEveryWord(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		shown := words(tag.ReplaceAllString(string(page), ""))
+		shown := words(tags.ReplaceAllString(string(page), ""))
 		for _, s := range sections(string(text)) {
 			for _, block := range blocks(s.text) {
 				if strings.ContainsAny(block[:1], "#`|- !1") || strings.Contains(block, "<!--") || wayOn.MatchString("\n"+block) {
 					continue
 				}
-				plain := words(tag.ReplaceAllString(string(markdown([]byte(block))), ""))
+				plain := words(tags.ReplaceAllString(string(markdown([]byte(block))), ""))
 				if strings.Count(shown, plain) != 1 {
 					t.Errorf("%s has this %d times: %s", name, strings.Count(shown, plain), plain)
 				}

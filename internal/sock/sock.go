@@ -34,7 +34,8 @@ const (
 )
 
 // Listen returns a listener and its port, or the error of the call that has failed. If the port of
-// addr is 0, the kernel chooses a free one. The options (SOL_SOCKET) are set to 1. A listener on [::] takes clients on IPv4, too.
+// addr is 0, the kernel chooses a free one. The options (SOL_SOCKET) are set to 1. A listener on
+// [::] takes clients on IPv4, too.
 //
 // The connections inherit the listener's timeouts (SO_RCVTIMEO and SO_SNDTIMEO, socket(7)): on
 // a blocking connection read(2) fails with EAGAIN when nothing has come for as long as [Timeout],

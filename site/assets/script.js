@@ -55,17 +55,13 @@ for (const code of document.querySelectorAll('.code')) {
 const only = document.getElementById('only');
 if (only) {
   only.closest('.switch').hidden = false;
+  const old = [...document.querySelectorAll('.code > details[open]')].filter(details => !details.querySelector('.n'));
   only.addEventListener('change', () => {
-    for (const details of document.querySelectorAll('.code > details')) {
-      if (details.querySelector('.n') || details.dataset.folded === 'always') continue;
+    for (const details of old) {
       details.open = !only.checked;
       details.classList.toggle('may-fold', only.checked);
     }
   });
-}
-for (const details of document.querySelectorAll('.code > details:not([open])')) {
-  details.dataset.folded = 'always';
-  details.classList.add('may-fold');
 }
 
 // A link to the glossary shows the meaning: when it is pointed at, has the focus, or is touched for
